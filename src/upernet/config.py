@@ -1,0 +1,116 @@
+"""The schema of every YAML file: dataclasses whose fields are the keys, and their way to plain values and back.
+
+Nothing here imports torch, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """A mistake of the caller's, told in one line that holds the bad value and a valid one."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The network: everything needed to build it, nothing about how it was trained."""
+
+    backbone: str = "resnet50c"
+    """Name of a timm model that supports `features_only`, or of a plain ViT."""
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments for `timm.create_model`, such as `drop_path_rate`."""
+    width: int = 512
+    """Channels of every pyramid level (D)."""
+    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+    """Bins per side of each PPM branch."""
+    pooling: Literal["adaptive", "precise"] = "adaptive"
+    """PPM pooling: adaptive average, or precise RoI pooling of the whole map (released multi-task code)."""
+    ppm_order: Literal["conv_upsample", "upsample_conv"] = "conv_upsample"
+    """Order inside a PPM branch after pooling: the toolbox convolves first, the authors' code upsamples first."""
+    align_corners: bool = False
+    """Bilinear convention of every interpolation in the network and of its logits."""
+    level_norm: bool = False
+    """LayerNorm over the channels of each backbone level (Swin, ConvNeXt; not ResNet)."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """RGB mean on [0, 1], subtracted by the network itself."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """RGB standard deviation on [0, 1], divided by the network itself."""
+
+
+@dataclass(kw_only=True)
+class InferenceConfig:
+    """How a photograph of any size reaches the network."""
+
+    short_side: int | None = None
+    """Resize so that the shorter side has this many pixels; none keeps the photograph's own size."""
+    max_side: int | None = None
+    """Shrink further where the longer side would pass this many pixels."""
+    antialias: bool = False
+    """Filter when shrinking. Off is OpenCV's INTER_LINEAR, what published figures were measured with."""
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as the dicts, lists and strings that YAML holds.
+
+    An object whose class the schema leaves open (it has a `plain_class_path`) becomes `class_path` and `init_args`.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        values = {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
+        if hasattr(type(value), "class_path"):
+            return {"class_path": type(value).class_path(), "init_args": values}
+        return values
+    if isinstance(value, dict):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def from_plain(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """Build the dataclass `kind` from a mapping, refusing keys it does not have.
+
+    Args:
+        kind: The dataclass.
+        values: Field values; lists become tuples where the default is one.
+        where: What the mapping was read from, for the error line.
+
+    Raises:
+        UserError: If a key is unknown or the mapping is none.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected a mapping for {kind.__name__}, found {values!r}")
+    known = {f.name: f for f in fields(kind) if f.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r} for {kind.__name__}; valid keys: {', '.join(known)}")
+    tuples = {name for name, f in known.items() if str(f.type).startswith("tuple")}
+    return kind(**{k: tuple(v) if k in tuples and isinstance(v, list) else v for k, v in values.items()})
+
+
+def from_class_path(base: type[T], spec: dict[str, Any], where: str) -> T:
+    """Build an object of a subclass of `base` from `class_path` and `init_args`.
+
+    The class must come from a module installed on this machine; no code is ever read from the file itself.
+
+    Raises:
+        UserError: If the class cannot be found, is no `base`, or refuses its arguments.
+    """
+    path = spec.get("class_path") if isinstance(spec, dict) else None
+    if not isinstance(path, str) or "." not in path:
+        raise UserError(f"{where}: expected class_path: package.module.Class, found {spec!r}")
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{where}: cannot import {path!r}: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise UserError(f"{where}: {path!r} is no {base.__name__}")
+    return from_plain(kind, spec.get("init_args") or {}, where)

@@ -1,0 +1,138 @@
+"""Which part of its object a pixel belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upernet.config import UserError
+from upernet.data.labels import IGNORE, ClassSets, Labels, distinct_colours
+from upernet.model.heads import DenseHead
+from upernet.tasks.base import Task
+from upernet.tasks.dense import spread
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchmetrics import Metric
+
+NO_PART = "-"
+"""Name of the first class of each object's block: object pixels that are no named part."""
+
+
+@dataclass(kw_only=True)
+class Part(Task):
+    """Parts of objects: one softmax per object over "no part" and that object's parts (Xiao et al. 2018, section 3.1).
+
+    The logits are the objects' blocks one after the other; classes are called `object/part`, the first of each block
+    `object/-`. Training looks only at the block a label belongs to; the answer is taken inside the predicted object.
+    """
+
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    """Object name → names of its parts; objects in the order of the blocks."""
+    objects: str = "object"
+    """Name of the task that finds the objects."""
+    convs: int = 1
+    """3×3 convolutions in the head before the classifier."""
+    width: int = 128
+    """Channels of those convolutions."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.objects,)
+
+    def bind(self, tasks: Mapping[str, Task]) -> None:
+        """Look up the object classes whose parts these are.
+
+        Raises:
+            UserError: If the object task or one of the objects is missing.
+        """
+        if self.objects not in tasks:
+            raise UserError(f"the part task reads the objects of task {self.objects!r}; tasks: {', '.join(tasks)}")
+        self._object_ids = [tasks[self.objects].classes.index(name) for name in self.parts]
+
+    @cached_property
+    def classes(self) -> Labels:  # type: ignore[override]
+        names = [f"{obj}/{part}" for obj, parts in self.parts.items() for part in (NO_PART, *parts)]
+        if len(set(names)) != len(names):
+            raise UserError("a part is named twice within its object")
+        bright = distinct_colours(len(names))
+        colours = [(128, 128, 128) if name.endswith(f"/{NO_PART}") else next(bright) for name in names]
+        return Labels(tuple(names), tuple(colours))
+
+    @cached_property
+    def blocks(self) -> list[slice]:
+        """Channels of each object."""
+        bounds = [0]
+        for parts in self.parts.values():
+            bounds.append(bounds[-1] + 1 + len(parts))
+        return [slice(a, b) for a, b in pairwise(bounds)]
+
+    def build_head(self, in_channels: int) -> nn.Module:
+        return DenseHead(in_channels, len(self.classes), convs=self.convs, width=self.width, dropout=0.0)
+
+    def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
+        """Mean negative log-likelihood over the labelled pixels of each object, summed over objects."""
+        blocks = self._group_blocks(sets)
+        log_p = torch.cat([F.log_softmax(logits[:, block].float(), dim=1) for block in self.blocks], dim=1)
+        log_q, groups = spread(sets.log_probabilities(log_p), sets.to_groups(target))
+        nll = F.nll_loss(log_q, groups, ignore_index=IGNORE, reduction="none").flatten()
+        block_of_group = torch.tensor([*blocks, len(self.blocks)], device=groups.device)  # last one: unlabelled
+        pixel_block = block_of_group[groups.flatten()]
+        count = torch.bincount(pixel_block, minlength=len(self.blocks) + 1)
+        weight = (1.0 / count.clamp(min=1))[pixel_block]
+        return (nll * weight).sum()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return torch.cat([logits[:, block].float().softmax(dim=1) for block in self.blocks], dim=1)
+
+    def decode(self, probabilities: Tensor, decoded: Mapping[str, Tensor]) -> Tensor:
+        objects = decoded[self.objects]
+        answer = torch.full_like(objects, IGNORE)
+        for object_id, block in zip(self._object_ids, self.blocks, strict=True):
+            inside = objects == object_id
+            if inside.any():
+                answer = torch.where(inside, probabilities[:, block].argmax(dim=1) + block.start, answer)
+        return answer
+
+    def image_probabilities(self, probabilities: Tensor) -> Tensor:
+        return probabilities.mean(dim=(2, 3))
+
+    def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
+        objects = decoded[self.objects]
+        q, blocks = sets.probabilities(probabilities), self._group_blocks(sets)
+        answer = torch.full_like(objects, IGNORE)
+        for number, object_id in enumerate(self._object_ids):
+            own = [g for g, block in enumerate(blocks) if block == number]
+            if own:
+                best = torch.tensor(own, device=q.device)[q[:, own].argmax(dim=1)]
+                answer = torch.where(objects == object_id, best, answer)
+        return answer
+
+    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> Metric:
+        from upernet.engine.metrics import PartMetric
+
+        no_part = {block.start for block in self.blocks}
+        objects = [list(self.parts)[block] for block in self._group_blocks(sets)]
+        return PartMetric(sets.group_names, objects, [bool(no_part & set(group)) for group in sets.groups])
+
+    def _group_blocks(self, sets: ClassSets) -> list[int]:
+        """Which object's block each group lies in.
+
+        Raises:
+            UserError: If a label stands for parts of two objects: no softmax covers both.
+        """
+        starts = [block.start for block in self.blocks]
+        numbers = []
+        for name, group in zip(sets.group_names, sets.groups, strict=True):
+            found = {sum(start <= c for start in starts) - 1 for c in group}
+            if len(found) != 1:
+                raise UserError(f"label {name!r} stands for parts of several objects; name parts of one object only")
+            numbers.append(found.pop())
+        return numbers
