@@ -13,20 +13,22 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from upernet.config import Configurable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
-    from torchmetrics import Metric
 
     from upernet.data.labels import ClassSets, Labels
+    from upernet.engine.metrics import TaskMetric
 
 LEVELS = ("c2", "c3", "c4", "c5", "ppm", "p2", "p3", "p4", "fused")
 """Backbone stages, PPM output, FPN levels and their fusion: what a head may read."""
 
 
 @dataclass(kw_only=True)
-class Task(ABC):
+class Task(Configurable, ABC):
     """One question asked about an image. The fields are the task's YAML and are saved in the checkpoint."""
 
     level: str = "fused"
@@ -39,12 +41,6 @@ class Task(ABC):
     """Stop the gradient before the head, so that this task trains nothing but its head."""
     auxiliary: bool = False
     """Trained, but neither predicted nor evaluated."""
-
-    @classmethod
-    def class_path(cls) -> str:
-        """Where YAML finds this class; the public room is named rather than the file inside it."""
-        package = cls.__module__.rpartition(".")[0]
-        return f"{package if package == 'upernet.tasks' else cls.__module__}.{cls.__qualname__}"
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -95,7 +91,7 @@ class Task(ABC):
         """The answer in a source's own label space: group ids of `sets`, shaped like `decode`'s answer."""
 
     @abstractmethod
-    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> Metric:
+    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         """A fresh accumulator for one source, fed with `update(predicted groups, target groups)`.
 
         Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
-    from torchmetrics import Metric
+
+    from upernet.engine.metrics import TaskMetric
 
 
 @dataclass(kw_only=True)
@@ -71,7 +71,7 @@ class DenseTask(Task):
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
         return sets.probabilities(probabilities).argmax(dim=1)
 
-    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> Metric:
+    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         from upernet.engine.metrics import SegmentationMetric, TopOne
 
         return SegmentationMetric(sets.group_names, average) if dense else TopOne(sets.group_names)

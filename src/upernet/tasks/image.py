@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
-    from torchmetrics import Metric
+
+    from upernet.engine.metrics import TaskMetric
 
 
 @dataclass(kw_only=True)
@@ -56,7 +57,7 @@ class ImageTask(Task):
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
         return sets.probabilities(probabilities).argmax(dim=1)
 
-    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> Metric:
+    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         from upernet.engine.metrics import TopOne
 
         return TopOne(sets.group_names)

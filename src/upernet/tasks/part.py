@@ -20,7 +20,8 @@ from upernet.tasks.dense import spread
 
 if TYPE_CHECKING:
     from torch import nn
-    from torchmetrics import Metric
+
+    from upernet.engine.metrics import TaskMetric
 
 NO_PART = "-"
 """Name of the first class of each object's block: object pixels that are no named part."""
@@ -58,7 +59,7 @@ class Part(Task):
         self._object_ids = [tasks[self.objects].classes.index(name) for name in self.parts]
 
     @cached_property
-    def classes(self) -> Labels:  # type: ignore[override]
+    def classes(self) -> Labels:
         names = [f"{obj}/{part}" for obj, parts in self.parts.items() for part in (NO_PART, *parts)]
         if len(set(names)) != len(names):
             raise UserError("a part is named twice within its object")
@@ -115,7 +116,7 @@ class Part(Task):
                 answer = torch.where(objects == object_id, best, answer)
         return answer
 
-    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> Metric:
+    def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         from upernet.engine.metrics import PartMetric
 
         no_part = {block.start for block in self.blocks}

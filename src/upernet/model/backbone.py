@@ -1,0 +1,148 @@
+"""Any timm feature extractor as four levels, c2 … c5.
+
+timm says what a model gives (`feature_info`); no table of models is kept here. What differs between families is settled
+in this file: NHWC features, images that do not fill the last patch, and the equal strides of a plain ViT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, cast
+
+import timm
+import torch.nn.functional as F
+from timm.layers.patch_embed import PatchEmbed
+from torch import Tensor, nn
+
+from upernet.config import UserError
+
+# How families are told to take images of any size; the first set of options the model knows is used. A Swin shifts its
+# windows or not by the size it is built for, 224 px, where the last stage is one window that never shifts; published
+# segmentation networks shift in every stage.
+_FREE_SIZE: tuple[dict[str, Any], ...] = (
+    {"strict_img_size": False, "always_partition": True},
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)
+# Weights are loaded by `pretrained.py` and by checkpoints, never by building a network.
+_RESERVED = ("pretrained", "features_only", "checkpoint_path")
+
+
+class Backbone(nn.Module):
+    """A timm model that gives four levels for an image of any size from 32 px up.
+
+    Hierarchical models give their last four levels, usually at strides 4, 8, 16 and 32. A plain ViT gives four of its
+    blocks, at the quarters of its depth (or `out_indices` in `args`), which a small learned pyramid brings to strides
+    P/4, P/2, P and 2P for patch size P.
+
+    Attributes:
+        body: The timm model, under timm's own parameter names.
+        options: What `timm.create_model` was given beside the name.
+        channels: C_i of c2 … c5.
+    """
+
+    def __init__(self, name: str, args: dict[str, Any]) -> None:
+        """Build the model with random weights.
+
+        Args:
+            name: A timm model name.
+            args: Further arguments of `timm.create_model`.
+
+        Raises:
+            UserError: If timm has no such model, or it refuses `args`, or it cannot give four levels.
+        """
+        super().__init__()
+        self.body, self.options = _create(name, args)
+        info = cast(Any, self.body).feature_info
+        strides, channels = info.reduction(), info.channels()
+        patch = next((m.patch_size for m in self.body.modules() if isinstance(m, PatchEmbed)), (1, 1))
+        self.patch: tuple[int, int] = (int(patch[0]), int(patch[1]))
+        self.pyramid: FeaturePyramid | None = None
+        if len(set(strides)) == 1:
+            if "dynamic_img_size" not in self.options:
+                raise UserError(f"backbone {name!r} takes images of one size only; try 'vit_small_patch16_224'")
+            depth = len(info.info)
+            if depth < 4:
+                raise UserError(f"backbone {name!r} has {depth} blocks, not the 4 needed; try 'vit_small_patch16_224'")
+            if "out_indices" not in args:
+                cast(Any, self.body).out_indices = [(i + 1) * depth // 4 - 1 for i in range(4)]
+                channels = channels[-1:] * 4
+            self.pyramid = FeaturePyramid(channels[0], self.patch)
+        if len(channels) < 4:
+            raise UserError(f"backbone {name!r} gives {len(channels)} levels, not the 4 needed; try 'resnet50c'")
+        self.channels: list[int] = list(channels[-4:])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of a normalised image.
+
+        Args:
+            x: (B, 3, H, W), H and W at least 32, mean about 0 and deviation about 1.
+
+        Returns:
+            c2 … c5, each (B, C_i, about H/s, about W/s).
+        """
+        size = x.shape[-2:]
+        # Zero is the mean colour here. Only the last, incomplete patch of each row and column is filled up.
+        down, right = (-n % p for n, p in zip(size, self.patch, strict=True))
+        if down or right:
+            x = F.pad(x, (0, right, 0, down))
+        features: list[Tensor] = self.body(x)[-4:]
+        if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
+            features = [f.permute(0, 3, 1, 2).contiguous() for f in features]
+        return features if self.pyramid is None else self.pyramid(features, size)
+
+
+class FeaturePyramid(nn.Module):
+    """Four equal maps of a plain ViT to strides P/4, P/2, P and 2P (Bao et al. 2021, as in common use)."""
+
+    def __init__(self, channels: int, patch: tuple[int, int]) -> None:
+        super().__init__()
+        self.patch = patch
+        self.up4 = nn.Sequential(
+            nn.ConvTranspose2d(channels, channels, 2, stride=2),
+            nn.BatchNorm2d(channels),
+            nn.GELU(),
+            nn.ConvTranspose2d(channels, channels, 2, stride=2),
+        )
+        self.up2 = nn.ConvTranspose2d(channels, channels, 2, stride=2)
+
+    def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
+        """Rescale, then cut each level to what covers the unpadded image.
+
+        Args:
+            features: Four maps (B, C, h, w) at the stride of the patch.
+            size: (H, W) of the image before padding.
+
+        Returns:
+            Four maps (B, C, ceil(H/s), ceil(W/s)).
+        """
+        c2, c3, c4, c5 = features
+        # Rounding up keeps a 1×1 map alive and agrees with the other levels on an odd one.
+        levels = ((4, self.up4(c2)), (2, self.up2(c3)), (1, c4), (0.5, F.max_pool2d(c5, 2, ceil_mode=True)))
+        cut = []
+        for scale, level in levels:
+            height, width = (-int(-n * scale // p) for n, p in zip(size, self.patch, strict=True))
+            cut.append(level[..., :height, :width])
+        return cut
+
+
+def _create(name: str, args: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The timm model as feature extractor, and the options it was built with."""
+    if not timm.is_model(name):  # Also keeps out the prefixes with which timm would download.
+        close = get_close_matches(name, timm.list_models(), n=3) or ["resnet50c"]
+        raise UserError(f"timm has no model {name!r}; close names: {', '.join(close)}")
+    for key in _RESERVED:
+        if key in args:
+            raise UserError(f"backbone_args: {key!r} cannot be set; a valid key is 'drop_path_rate'")
+    for free_size in _FREE_SIZE:
+        options = {**free_size, **args}
+        try:
+            return timm.create_model(name, pretrained=False, features_only=True, **options), options
+        except (TypeError, RuntimeError, ValueError, AssertionError, AttributeError) as error:
+            if isinstance(error, TypeError) and any(repr(key) in str(error) for key in free_size if key not in args):
+                continue
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"backbone {name!r} with {args}: {reason}; try 'resnet50c' with {{}}") from error
+    raise AssertionError("the last set of options is empty, so that no error can be about it")

@@ -1,0 +1,45 @@
+"""What several tests share: where reference material lies, when it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from fake_data import everything
+
+ROOT = Path(__file__).parents[1]
+
+# Networks of a few thousand weights gain nothing from threads, and tests may run beside something else.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _folder(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable, ROOT / default))
+    if not path.is_dir():
+        pytest.skip(f"no {path}; set {variable} to the folder to run this test")
+    return path
+
+
+@pytest.fixture(scope="session")
+def spec_dir() -> Path:
+    """The specification's data files."""
+    return _folder("UPERNET_SPEC", "../shared/spec")
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir() -> Path:
+    """What the reference implementations answer."""
+    return _folder("UPERNET_FIXTURES", "../shared/fixtures")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real data sets."""
+    return _folder("UPERNET_DATA", "../shared/data")
+
+
+@pytest.fixture(scope="session")
+def fake_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small made-up data sets in the layout of the real ones; not to be written to."""
+    return everything(tmp_path_factory.mktemp("data"))
