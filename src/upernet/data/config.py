@@ -1,0 +1,99 @@
+"""The `data:` block of a YAML: sources, what their labels mean, and how their images are cut. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from upernet.config import UserError
+from upernet.data.source import Source
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    """Random geometry, the same for an image and all its maps, then random colour for the image alone."""
+
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of what the network sees, in pixels."""
+    short_side: int | None = None
+    """Bring the shorter side to this many pixels before scaling; none starts from the image's own size."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Bounds of the random scale; drawn uniformly in its logarithm."""
+    aspect: float = 1.0
+    """Largest stretch of one axis against the other; 1 keeps the aspect ratio."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 0.0
+    """Brightness factor in [1 - b, 1 + b]."""
+    contrast: float = 0.0
+    """Contrast factor in [1 - c, 1 + c]."""
+    saturation: float = 0.0
+    """Saturation factor in [1 - s, 1 + s]."""
+    hue: float = 0.0
+    """Hue shift in [-h, h], at most 0.5."""
+    grey: float = 0.0
+    """Probability of dropping all colour."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise UserError(f"augment.scale: {list(self.scale)} is no range; for example [0.5, 2.0]")
+        if min(self.crop) < 32:
+            raise UserError(f"augment.crop: {list(self.crop)} is under 32 px a side; for example [512, 512]")
+        if self.aspect < 1:
+            raise UserError(f"augment.aspect: {self.aspect} is under 1; for example 1.3")
+
+
+@dataclass(kw_only=True)
+class TargetConfig:
+    """What one annotation of a source says about one task."""
+
+    classes: dict[str, str | list[str] | None] = field(default_factory=dict)
+    """Label → the class it stands for, a list of classes ("one of these"), or null for unlabelled. `"*"` in a list is
+    every class that no other label of the source names. A label left out stands for the class of its own name."""
+    constant: list[str] = field(default_factory=list)
+    """Instead of an annotation: every image of the source shows one of these classes, such as `[street, highway]` for
+    driving videos. Never evaluated."""
+    annotation: str | None = None
+    """Which of the source's annotations; may be left out where there is only one."""
+    evaluate: bool = True
+    """Whether this source's validation split measures the task."""
+    average: list[str] = field(default_factory=list)
+    """Labels over which class means are taken; all if empty. The others still count as mistakes."""
+
+    def __post_init__(self) -> None:
+        if self.constant and (self.classes or self.annotation):
+            raise UserError(f"target: constant {self.constant} leaves no room for classes or an annotation; give one")
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """One data set of the mixture."""
+
+    dataset: Source
+    """The data set."""
+    targets: dict[str, TargetConfig]
+    """Task name → what this source says about it. A task that is not named gets nothing from this source."""
+    train: str | None = "train"
+    """Split to train on; none keeps the source for evaluation."""
+    val: str | None = "val"
+    """Split to evaluate on; none keeps the source for training."""
+    weight: float | None = None
+    """Share of the steps, relative to the other sources; the number of images if none."""
+    batch: int | None = None
+    """Images per step and process; `data.batch` if none."""
+    augment: AugmentConfig | None = None
+    """Augmentation of this source; `data.augment` if none."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Everything about the data of a run."""
+
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """The data sets by name."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Augmentation of every source that has none of its own."""
+    batch: int = 8
+    """Images per step and process."""
+    workers: int = 2
+    """Processes that load batches ahead; 0 loads in the main process."""

@@ -1,0 +1,130 @@
+"""Data sets that are folders: images beside masks, and one folder per class."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from upernet.config import UserError
+from upernet.data.images import read_mask
+from upernet.data.labels import IGNORE
+from upernet.data.source import Annotation, Item, Source, image_files
+
+
+@dataclass(kw_only=True)
+class ImageMaskFolder(Source):
+    """Images in one folder, masks of the same names in another.
+
+    Annotation `mask`: a map whose pixel values are label ids.
+    """
+
+    images: str = "images/{split}"
+    """Folder of the images below `root`."""
+    masks: str = "annotations/{split}"
+    """Folder of the masks below `root`: PNG files with the images' names."""
+    labels: list[str] = field(default_factory=list)
+    """Label names in the order of the pixel values; if empty, read from `classes.json` or `labels.csv` in `root`."""
+    ignore_value: int | None = 255
+    """Pixel value that means unlabelled; none if there is none."""
+
+    layout: ClassVar[str] = (
+        "images/<split>/ and annotations/<split>/, and classes.json or labels.csv unless labels are given"
+    )
+
+    @cached_property
+    def annotations(self) -> dict[str, Annotation]:
+        return {"mask": Annotation(tuple(self.labels) or read_label_names(self.folder), dense=True)}
+
+    def items(self, split: str) -> list[Item]:
+        images = self.folder / self.images.format(split=split)
+        masks = self.folder / self.masks.format(split=split)
+        items = []
+        for path in image_files(images):
+            relative = path.relative_to(images)
+            mask = masks / relative.with_suffix(".png")
+            if not mask.is_file():
+                raise UserError(f"{path}: no mask {mask}")
+            items.append(Item(relative.with_suffix("").as_posix(), path, {"mask": mask}))
+        return items
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        mask = read_mask(path)
+        if self.ignore_value is not None:
+            mask[mask == self.ignore_value] = IGNORE
+        return mask
+
+
+def read_label_names(root: Path) -> tuple[str, ...]:
+    """Label names from `classes.json` (a list, or its key `classes`) or `labels.csv` (column `name`).
+
+    Entries of `classes.json` may be names or mappings with a `name`.
+
+    Raises:
+        UserError: If there is neither file, or it holds no names.
+    """
+    json_path, csv_path = root / "classes.json", root / "labels.csv"
+    try:
+        if json_path.is_file():
+            content = json.loads(json_path.read_text())
+            entries = content["classes"] if isinstance(content, dict) else content
+            return tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
+        if csv_path.is_file():
+            with csv_path.open(newline="") as file:
+                return tuple(row["name"] for row in csv.DictReader(file))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{json_path if json_path.is_file() else csv_path}: no list of class names ({error})"
+        ) from error
+    raise UserError(f"{root}: neither classes.json nor labels.csv; or give labels: [first, second, …]")
+
+
+@dataclass(kw_only=True)
+class ClassFolder(Source):
+    """One folder of images per class.
+
+    Annotation `label`: one label per image, the name of its folder.
+    """
+
+    images: str = "images/{split}"
+    """Folder of the class folders below `root`."""
+    lists: str | None = None
+    """Text file below `root`, such as `labels/{split}1.txt`, with one `class/file` a line, where folders don't hold
+    the splits."""
+    labels: list[str] = field(default_factory=list)
+    """Class folders in the order of the label ids; if empty, all folders by name."""
+
+    layout: ClassVar[str] = "images/<split>/<class>/*.jpg"
+
+    @cached_property
+    def annotations(self) -> dict[str, Annotation]:
+        if self.labels:
+            return {"label": Annotation(tuple(self.labels), dense=False)}
+        splits = [p for p in self.folder.glob(self.images.format(split="*")) if p.is_dir()]
+        names = sorted({p.name for split in splits for p in split.iterdir() if p.is_dir()})
+        if not names:
+            raise UserError(f"{self.folder}: no class folders; {type(self).__name__} expects there {self.layout}")
+        return {"label": Annotation(tuple(names), dense=False)}
+
+    def items(self, split: str) -> list[Item]:
+        base = self.folder / self.images.format(split=split)
+        if self.lists is None:
+            paths = image_files(base)
+        else:
+            listing = self.folder / self.lists.format(split=split)
+            if not listing.is_file():
+                raise UserError(f"{listing}: no such list for split {split!r}")
+            paths = [base / line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+        ids = {name: i for i, name in enumerate(self.annotations["label"].labels)}
+        items = []
+        for path in paths:
+            name = path.relative_to(base).parts[0]
+            if name not in ids:
+                raise UserError(f"{path}: folder {name!r} is no label; labels: {', '.join(ids)}")
+            items.append(Item(path.relative_to(base).with_suffix("").as_posix(), path, {"label": ids[name]}))
+        return items

@@ -1,0 +1,175 @@
+"""Sources bound to tasks, and their mixture: every batch from one source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from upernet.config import UserError
+from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.labels import ClassSets
+from upernet.data.sample import Batch, Sample
+from upernet.data.source import Item
+from upernet.data.transforms import Augment
+from upernet.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What a source says about one target.
+
+    Attributes:
+        annotation: Name of the source's annotation; none if every image has the one label there is.
+        sets: Meaning of its labels in the task's classes.
+        dense: Whether the annotation is a map.
+        evaluate: Whether the source measures the task.
+        average: Groups that enter class means; all if none.
+    """
+
+    annotation: str | None
+    sets: ClassSets
+    dense: bool
+    evaluate: bool
+    average: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class LabelledSource:
+    """A source whose labels have been given their meaning for the tasks at hand."""
+
+    name: str
+    config: SourceConfig
+    targets: dict[str, Supervision]
+
+    def items(self, split: str) -> list[Item]:
+        """Images of a split.
+
+        Raises:
+            UserError: If there is none; the line names the source.
+        """
+        try:
+            return self.config.dataset.items(split)
+        except UserError as error:
+            raise UserError(f"source {self.name!r}: {error}") from error
+
+    def sample(self, item: Item, augment: Augment | None = None) -> Sample:
+        """Read one image and turn its annotations into targets."""
+        array, annotations = self.config.dataset.read(item)
+        image = torch.from_numpy(array).permute(2, 0, 1)
+        values = {name: torch.as_tensor(value, dtype=torch.int64) for name, value in annotations.items()}
+        if augment is not None:
+            image, maps = augment(image, {k: v for k, v in values.items() if v.ndim == 2})
+            values |= maps
+        targets = {
+            key: torch.tensor(0) if t.annotation is None else values[t.annotation]
+            for key, t in self.targets.items()
+            if t.annotation is None or t.annotation in values
+        }
+        return Sample(image, targets, self.name, item.id)
+
+
+def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, LabelledSource]:
+    """Give every source's labels their meaning in the tasks' classes.
+
+    Raises:
+        UserError: If a source names a target no task reads, an annotation it lacks, or a class that does not exist.
+    """
+    readers = {task.target or name: task for name, task in tasks.items() if not task.auxiliary}
+    readers = {task.target or name: task for name, task in tasks.items()} | readers
+    bound = {}
+    for name, source in config.sources.items():
+        targets = {}
+        for key, target in source.targets.items():
+            if key not in readers:
+                raise UserError(f"source {name!r}: no task reads target {key!r}; targets: {', '.join(readers)}")
+            try:
+                targets[key] = _supervision(source, target, readers[key])
+            except UserError as error:
+                raise UserError(f"source {name!r}, target {key!r}: {error}") from error
+        bound[name] = LabelledSource(name, source, targets)
+    return bound
+
+
+def _supervision(source: SourceConfig, target: TargetConfig, task: Task) -> Supervision:
+    if target.constant:
+        sets = ClassSets.of(["every image"], task.classes, {"every image": target.constant})
+        return Supervision(None, sets, dense=False, evaluate=False, average=None)
+    annotations = source.dataset.annotations
+    name = target.annotation or (next(iter(annotations)) if len(annotations) == 1 else None)
+    if name not in annotations:
+        raise UserError(f"annotation {target.annotation!r} is not one of {', '.join(annotations)}")
+    annotation = annotations[name]
+    sets = ClassSets.of(annotation.labels, task.classes, target.classes)
+    average = None
+    if target.average:
+        unknown = [label for label in target.average if label not in annotation.labels]
+        if unknown:
+            raise UserError(
+                f"average: {unknown[0]!r} is no label of the source; labels: {', '.join(annotation.labels)}"
+            )
+        groups = {int(sets.group_of_label[annotation.labels.index(label)]) for label in target.average}
+        average = tuple(sorted(g for g in groups if g >= 0))
+    return Supervision(name, sets, annotation.dense, target.evaluate, average)
+
+
+class SourceMixture(Dataset[Batch]):
+    """Batches by step number, each from one source, the same source on every rank.
+
+    Which source, which images and which augmentation are a pure function of (seed, step, rank): item `step` is the
+    same whenever and wherever it is asked for, so that a run can be resumed at any step. Within a source every image
+    is seen once before any is seen again.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[LabelledSource],
+        data: DataConfig,
+        *,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.sources = [s for s in sources if s.config.train is not None]
+        if not self.sources:
+            raise UserError("no source to train on; name a split in data.sources.<name>.train")
+        self.items = [s.items(str(s.config.train)) for s in self.sources]
+        self.batches = [s.config.batch or data.batch for s in self.sources]
+        self.augments = [Augment(s.config.augment or data.augment) for s in self.sources]
+        self.seed, self.rank, self.world = seed, rank, world
+        weights = np.array(
+            [
+                len(i) if s.config.weight is None else s.config.weight
+                for s, i in zip(self.sources, self.items, strict=True)
+            ]
+        )
+        if (weights < 0).any() or weights.sum() <= 0:
+            raise UserError(f"data.sources.<name>.weight: {weights.tolist()} must be ≥ 0 and not all 0")
+        self.shares = weights / weights.sum()
+        # One draw per step from one generator: a longer run starts with the same choices as a shorter one.
+        draws = np.random.default_rng([seed, 0]).random(steps)
+        self.choices = np.minimum(np.searchsorted(np.cumsum(self.shares), draws, side="right"), len(self.shares) - 1)
+        chosen = self.choices[:, None] == np.arange(len(self.sources))
+        self.rounds = chosen.cumsum(axis=0)[np.arange(steps), self.choices] - 1
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def __getitem__(self, step: int) -> Batch:
+        number = int(self.choices[step])
+        size, items = self.batches[number], self.items[number]
+        first = (int(self.rounds[step]) * self.world + self.rank) * size
+        samples = []
+        with torch.random.fork_rng(devices=[]):
+            for position in range(first, first + size):
+                torch.manual_seed(int(np.random.SeedSequence([self.seed, 1, number, position]).generate_state(1)[0]))
+                item = items[self._order(number, position // len(items))[position % len(items)]]
+                samples.append(self.sources[number].sample(item, self.augments[number]))
+        return Batch.of(samples)
+
+    def _order(self, number: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 2, number, epoch]).permutation(len(self.items[number]))

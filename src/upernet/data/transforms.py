@@ -1,0 +1,75 @@
+"""Random geometry and colour for training, on torchvision's v2 functionals."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from upernet.data.config import AugmentConfig
+from upernet.data.labels import IGNORE
+
+PAD_GREY = 128
+"""Image value beyond the border; the maps say `IGNORE` there."""
+
+
+class Augment:
+    """Random scale, crop, flip and colour; draws from torch's global generator."""
+
+    def __init__(self, config: AugmentConfig):
+        self.config = config
+        jitter = (config.brightness, config.contrast, config.saturation, config.hue)
+        self.colour = v2.Compose(
+            ([v2.ColorJitter(*jitter)] if any(jitter) else [])
+            + ([v2.RandomGrayscale(config.grey)] if config.grey else [])
+            or [v2.Identity()]
+        )
+
+    def __call__(self, image: Tensor, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cut one training view.
+
+        Args:
+            image: (3, H, W) uint8.
+            maps: (H, W) int64 each.
+
+        Returns:
+            Image (3, h, w) uint8 and maps (h, w) int64, h and w as configured; pixels from beyond the border are grey
+            and `IGNORE`.
+        """
+        config = self.config
+        height, width = image.shape[-2:]
+        base = config.short_side / min(height, width) if config.short_side else 1.0
+        low, high = config.scale
+        scale = base * math.exp(_uniform(math.log(low), math.log(high)))
+        stretch = math.exp(_uniform(-1, 1) * math.log(config.aspect) / 2)
+        top, rows, out_rows, above = _window(height, config.crop[0], scale * stretch)
+        left, columns, out_columns, before = _window(width, config.crop[1], scale / stretch)
+        flip = _uniform(0, 1) < config.flip
+        pad = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
+
+        def geometry(x: Tensor, fill: int) -> Tensor:
+            x = F.resized_crop(x, top, left, rows, columns, [out_rows, out_columns], antialias=True)
+            x = F.pad(x, pad, fill=fill) if any(pad) else x
+            return F.horizontal_flip(x) if flip else x
+
+        # Crop first: only the pixels that are kept get resized, and only they get coloured.
+        view = self.colour(geometry(tv_tensors.Image(image), PAD_GREY))
+        cut = {name: geometry(tv_tensors.Mask(value), IGNORE).as_subclass(Tensor) for name, value in maps.items()}
+        return view.as_subclass(Tensor), cut
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def _window(size: int, crop: int, scale: float) -> tuple[int, int, int, int]:
+    """Along one axis: start and length of the cut in the image, its length once scaled, and the padding before it."""
+    length = min(size, max(1, round(crop / scale)))
+    start = int(torch.randint(size - length + 1, ()).item())
+    scaled = crop if length < size else min(crop, max(1, round(size * scale)))
+    before = int(torch.randint(crop - scaled + 1, ()).item())
+    return start, length, scaled, before
