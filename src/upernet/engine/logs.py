@@ -1,0 +1,137 @@
+"""What a run tells: a progress bar, `metrics.csv`, TensorBoard events and tables."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from upernet.engine.evaluator import Result
+
+
+class RunLog:
+    """`metrics.csv` (one value a row), TensorBoard events and `previews/` of a run folder."""
+
+    COLUMNS = ("step", "phase", "source", "task", "metric", "value")
+
+    def __init__(self, folder: Path, first_step: int):
+        self.folder = folder
+        self.path = folder / "metrics.csv"
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        self._keep_rows_until(first_step)
+
+    def _keep_rows_until(self, step: int) -> None:
+        """Rows of steps that a resumed run will take again would appear twice."""
+        rows: list[list[str]] = []
+        if step and self.path.is_file():
+            with self.path.open(newline="") as file:
+                rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerows([self.COLUMNS, *rows])
+
+    def _write(self, rows: Sequence[tuple[int, str, str, str, str, float]]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows([*row[:5], f"{row[5]:.6g}"] for row in rows)
+        for step, phase, source, task, metric, value in rows:
+            self.board.add_scalar("/".join(filter(None, (phase, source, task, metric))), value, step)
+        self.board.flush()
+
+    def training(self, step: int, losses: Mapping[str, float], **values: float) -> None:
+        """Running losses by task, and learning rate, seconds per step and share of waiting for data."""
+        rows = [(step, "train", "", task, "loss", loss) for task, loss in losses.items()]
+        self._write(rows + [(step, "train", "", "", name, value) for name, value in values.items()])
+
+    def validation(self, step: int, results: Sequence[Result]) -> None:
+        """Every metric of every source and task."""
+        self._write([(step, "val", r.source, r.task, name, v) for r in results for name, v in r.values.items()])
+
+    def picture(self, step: int, sheet: Image.Image) -> None:
+        """A sheet of predictions."""
+        (self.folder / "previews").mkdir(exist_ok=True)
+        sheet.save(self.folder / "previews" / f"step_{step:06d}.jpg", quality=88)
+        self.board.add_image("previews", np.asarray(sheet), step, dataformats="HWC")
+
+
+class StepProgress:
+    """Running means of the losses, shown on a bar in a terminal and as a line every 30 s elsewhere."""
+
+    def __init__(self, console: Console, bar: Progress, steps: int, first: int):
+        self.console, self.bar, self.steps = console, bar, steps
+        self.task = bar.add_task("train", total=steps, completed=first, text="")
+        self.losses: dict[str, float] = {}
+        self.waiting = 0.0
+        self.first, self.begin, self.printed = first, time.monotonic(), time.monotonic()
+
+    def step(self, step: int, losses: Mapping[str, float], waiting: float) -> None:
+        for name, loss in losses.items():
+            self.losses[name] = loss if name not in self.losses else 0.95 * self.losses[name] + 0.05 * loss
+        self.waiting = 0.95 * self.waiting + 0.05 * waiting
+        text = " ".join(f"{name} {loss:.3f}" for name, loss in self.losses.items()) + f" · data {self.waiting:.0%}"
+        self.bar.update(self.task, completed=step, text=text)
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self.printed > 30 or step == self.steps):
+            self.printed = now
+            left = (now - self.begin) / (step - self.first) * (self.steps - step)
+            self.console.print(f"step {step}/{self.steps} · {left / 60:.0f} min left · {text}", soft_wrap=True)
+
+
+@contextmanager
+def training_progress(console: Console, steps: int, first: int) -> Iterator[StepProgress]:
+    """A bar with steps, time left, current losses and the share of time spent waiting for data."""
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield StepProgress(console, bar, steps, first)
+
+
+def results_table(results: Sequence[Result], title: str) -> Table:
+    """One row per source and task, values in per cent, and the mean of each task that several sources measure."""
+    table = Table(title=title, title_justify="left")
+    for name in ("source", "task", "metric"):
+        table.add_column(name)
+    table.add_column("%", justify="right")
+    table.add_column("further")
+    table.add_column("images", justify="right")
+    for r in results:
+        (headline, value), *further = r.values.items()
+        more = "  ".join(f"{name} {100 * v:.2f}" for name, v in further)
+        table.add_row(r.source, r.task, headline, f"{100 * value:.2f}", more, str(r.images))
+    for (task, metric), values in means(results).items():
+        table.add_row("mean", task, metric, f"{100 * sum(values) / len(values):.2f}", f"of {len(values)} sources", "")
+    return table
+
+
+def means(results: Sequence[Result]) -> dict[tuple[str, str], list[float]]:
+    """Headline values of each task that several sources measure."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for r in results:
+        metric, value = next(iter(r.values.items()))
+        groups.setdefault((r.task, metric), []).append(value)
+    return {key: values for key, values in groups.items() if len(values) > 1}
+
+
+def per_class_table(result: Result) -> Table:
+    """One row per class of a result, values in per cent."""
+    table = Table(title=f"{result.source} · {result.task}", title_justify="left")
+    table.add_column("class")
+    columns = list(dict.fromkeys(name for row in result.per_class.values() for name in row))
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name, row in result.per_class.items():
+        table.add_row(name, *(f"{100 * row[c]:.2f}" for c in columns))
+    return table

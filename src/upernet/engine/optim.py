@@ -1,0 +1,52 @@
+"""Parameter groups and schedules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from upernet.config import OptimConfig
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
+    """Trainable parameters by peak learning rate and decay.
+
+    Parameters named `backbone.…` get `backbone_lr`; unless `decay_all`, norms and biases (one dimension) get no decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr = config.backbone_lr if name.startswith("backbone.") and config.backbone_lr is not None else config.lr
+        decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, decay), []).append(parameter)
+    return [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of a run; its groups keep their peak learning rate under `peak`."""
+    groups = parameter_groups(model, config)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
+    """Learning rate at a step (from 0) as a fraction of the peak.
+
+    Poly is `floor + (1 - floor)(1 - step / steps)^power` with the floor as a fraction, the reading of the toolbox
+    version that made the published rows; cosine falls to the same floor.
+    """
+    floor = min(config.min_lr / config.lr, 1.0)
+    done = step / steps
+    if config.schedule == "poly":
+        factor = floor + (1 - floor) * (1 - done) ** config.power
+    elif config.schedule == "cosine":
+        factor = floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
+    else:
+        factor = 1.0
+    if step < config.warmup:
+        factor *= 1e-3 + (1 - 1e-3) * step / config.warmup
+    return factor

@@ -1,0 +1,95 @@
+"""The command `evaluate`. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from upernet.config import UserError
+from upernet.data.config import DataConfig
+from upernet.files import write_whole
+
+
+def evaluate(
+    data: DataConfig,
+    model: str | dict = "upp-mini",
+    out: Path | None = None,
+    sources: list[str] | None = None,
+    split: str | None = None,
+    short_side: int | None = None,
+    per_class: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Measure a model on the validation split of each source, in the source's own label space.
+
+    Args:
+        data: Sources and what their labels mean; a training YAML will do.
+        model: A shipped model's name or a model folder.
+        out: File for the report, JSON.
+        sources: Only these of the sources.
+        split: This split instead of each source's own `val`.
+        short_side: Show images at this shorter side instead of the model's own, in pixels.
+        per_class: Print every class too.
+        device: Where to run.
+    """
+    from dataclasses import replace
+
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from upernet import __version__
+    from upernet.checkpoint import load_model
+    from upernet.config import to_plain
+    from upernet.data.mixture import bind_sources
+    from upernet.engine.evaluator import evaluate_source
+    from upernet.engine.logs import per_class_table, results_table
+    from upernet.parser import find_device
+
+    if not isinstance(model, str):
+        raise UserError(
+            "model: the YAML describes a network; name the trained one, for example --model runs/mine/model"
+        )
+    unknown = [name for name in sources or [] if name not in data.sources]
+    if unknown:
+        raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(data.sources)}")
+    chosen = {
+        name: replace(source, val=split or source.val)
+        for name, source in data.sources.items()
+        if (not sources or name in sources) and (split or source.val)
+    }
+    if not chosen:
+        raise UserError("data.sources: nothing to evaluate; give a --config with sources")
+    network, tasks, inference = load_model(model)
+    if short_side is not None:
+        inference = replace(inference, short_side=short_side)
+    network = network.to(find_device(device))
+    bound = bind_sources(replace(data, sources=chosen), tasks)
+    screen, status = Console(), Console(stderr=True)
+    results = []
+    with torch.inference_mode():
+        for source in track(
+            bound.values(), "evaluating", console=status, disable=not status.is_terminal, transient=True
+        ):
+            results += evaluate_source(network, tasks, source, inference)
+    screen.print(results_table(results, f"{model} · whole image, one scale · {to_plain(inference)}"))
+    if per_class:
+        for result in results:
+            screen.print(per_class_table(result))
+    if out is not None:
+        report = {
+            "model": model,
+            "version": __version__,
+            "protocol": "whole image, one scale, no flip",
+            "inference": to_plain(inference),
+            "ignored": "pixels and images whose label stands for nothing",
+            "results": [
+                {"source": r.source, "split": bound[r.source].config.val, "task": r.task, "images": r.images}
+                | {"values": r.values, "per_class": r.per_class}
+                for r in results
+            ],
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, lambda file: file.write(json.dumps(report, indent=1).encode()))
+    return 0

@@ -1,0 +1,59 @@
+"""The command `train`. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig, UserError, to_plain
+from upernet.data.config import DataConfig
+from upernet.files import write_whole
+from upernet.tasks.base import Task
+
+
+def train(
+    tasks: dict[str, Task],
+    data: DataConfig,
+    model: ModelConfig,
+    optim: OptimConfig,
+    run: RunConfig,
+    inference: InferenceConfig,
+) -> int:
+    """Train a network on one source or a mixture of sources, or take up a run where it stopped.
+
+    Args:
+        tasks: What the network is asked: name → class_path and init_args.
+        data: Sources, what their labels mean, augmentation and batches.
+        model: The network.
+        optim: Optimiser, schedule and averaging.
+        run: Length, precision, folder and logs.
+        inference: How validation images and later photographs reach the network.
+    """
+    import torch
+
+    from upernet.checkpoint import WEIGHTS, build_model, find_model, load_weights
+    from upernet.data.mixture import bind_sources
+    from upernet.engine.trainer import Trainer
+    from upernet.model.pretrained import load_backbone_weights
+
+    if not tasks:
+        raise UserError("tasks: none given; for example semantic: {class_path: upernet.tasks.Semantic, …}")
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
+    torch.manual_seed(run.seed)
+    network = build_model(model, tasks)
+    sources = bind_sources(data, tasks)
+    if run.init is not None:
+        load_weights(network, find_model(run.init) / WEIGHTS, partial=True)
+    elif run.backbone_weights is not None:
+        load_backbone_weights(network.backbone, model.backbone, run.backbone_weights)
+    trainer = Trainer(network, tasks, sources, data=data, optim=optim, run=run, inference=inference)
+    resolved = {"tasks": tasks, "data": data, "model": model, "optim": optim, "run": run, "inference": inference}
+    text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True, width=120)
+    folder = Path(run.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    trainer.fit()
+    trainer.console.print(f"done: {folder / 'model'}")
+    return 0
