@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"upernet: no command {words[0]!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return _run(words[0], words[1:])
+        return _function(words[0])(**read_options(words[0], words[1:]))
     except UserError as error:
         print(f"upernet: {error}", file=sys.stderr)
         return 2
@@ -53,8 +53,14 @@ def _function(name: str) -> Callable[..., int]:
     return getattr(importlib.import_module(f"upernet.{name}"), name)
 
 
-def _run(name: str, words: list[str]) -> int:
-    from jsonargparse import ArgumentParser, set_parsing_settings
+def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """A command's arguments from its words: the keyword arguments of its function.
+
+    Raises:
+        UserError: If there is an option, a key or a value that the command does not know.
+        SystemExit: After `--help`.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     from upernet.data.source import Source
     from upernet.tasks.base import Task
@@ -62,7 +68,9 @@ def _run(name: str, words: list[str]) -> int:
     set_parsing_settings(subclasses_enabled=[Task, Source])
     function = _function(name)
     parameters = inspect.signature(function).parameters
-    parser = ArgumentParser(prog=f"upernet {name}", description=(inspect.getdoc(function) or "").split("\n\n")[0])
+    parser = ArgumentParser(
+        prog=f"upernet {name}", description=(inspect.getdoc(function) or "").split("\n\n")[0], exit_on_error=False
+    )
     skip: set[str | int] = set()
     if "inputs" in parameters:
         parser.add_argument("inputs", nargs="+", metavar="INPUT", help="Image files, folders or quoted globs.")
@@ -75,11 +83,14 @@ def _run(name: str, words: list[str]) -> int:
         for block in {"tasks", "optim", "run", "inference"} - parameters.keys():
             parser.add_argument(f"--{block}", type=Any, help="Not used by this command.")
     parser.add_function_arguments(function, as_positional=False, skip=skip)
-    options = parser.instantiate(parser.parse_args([_shipped(words, i) for i in range(len(words))]))
-    return function(**{key: options[key] for key in parameters})
+    try:
+        options = parser.instantiate(parser.parse_args([_shipped(words, i) for i in range(len(words))]))
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{name}: {' '.join(str(error).split())}; upernet {name} --help lists the options") from error
+    return {key: options[key] for key in parameters}
 
 
-def _shipped(words: list[str], i: int) -> str:
+def _shipped(words: Sequence[str], i: int) -> str:
     """A `--config` value that is no file here but one inside the package becomes that file's path."""
     word = words[i]
     flag, equals, value = word.partition("=")

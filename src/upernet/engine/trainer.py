@@ -123,9 +123,7 @@ class Trainer:
                     log.validation(self.step, results)
                     log.picture(self.step, preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference))
                     self.console.print(results_table(results, f"step {self.step}"))
-                    save_model(
-                        self.folder / "model", self._evaluated(), self.tasks, self.inference, info=self._info(results)
-                    )
+                    self._save_model(results)
         return results
 
     def _batches(self) -> Iterator[Batch]:
@@ -221,12 +219,10 @@ class Trainer:
         model = self.plain_model if self.ema is None else cast(UPerNet, self.ema.module)
         return model.eval()
 
-    def _info(self, results: list[Result]) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "seed": self.run.seed,
-            "validation": {f"{r.source}/{r.task}": {k: round(v, 4) for k, v in r.values.items()} for r in results},
-        }
+    def _save_model(self, results: list[Result]) -> None:
+        measured = {f"{r.source}/{r.task}": {k: round(v, 4) for k, v in r.values.items()} for r in results}
+        info = {"step": self.step, "seed": self.run.seed, "validation": measured}
+        save_model(self.folder / "model", self._evaluated(), self.tasks, self.inference, info=info, half=self.run.half)
 
     @property
     def _state_file(self) -> Path:

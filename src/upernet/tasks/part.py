@@ -16,7 +16,7 @@ from upernet.config import UserError
 from upernet.data.labels import IGNORE, ClassSets, Labels, distinct_colours
 from upernet.model.heads import DenseHead
 from upernet.tasks.base import Task
-from upernet.tasks.dense import spread
+from upernet.tasks.softmax import spread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,8 +82,8 @@ class Part(Task):
         """Mean negative log-likelihood over the labelled pixels of each object, summed over objects."""
         blocks = self._group_blocks(sets)
         log_p = torch.cat([F.log_softmax(logits[:, block].float(), dim=1) for block in self.blocks], dim=1)
-        log_q, groups = spread(sets.log_probabilities(log_p), sets.to_groups(target))
-        nll = F.nll_loss(log_q, groups, ignore_index=IGNORE, reduction="none").flatten()
+        groups = spread(sets.to_groups(target), log_p)
+        nll = F.nll_loss(sets.log_probabilities(log_p), groups, ignore_index=IGNORE, reduction="none").flatten()
         block_of_group = torch.tensor([*blocks, len(self.blocks)], device=groups.device)  # last one: unlabelled
         pixel_block = block_of_group[groups.flatten()]
         count = torch.bincount(pixel_block, minlength=len(self.blocks) + 1)
