@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from upernet.config import UserError
+from upernet.config import UserError, WorkError
 
 COMMANDS = ("predict", "train", "evaluate")
 CONFIGS = Path(__file__).parent / "configs"
@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _function(words[0])(**read_options(words[0], words[1:]))
     except UserError as error:
         print(f"upernet: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, WorkError) else 2
+    except OSError as error:
+        print(f"upernet: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("upernet: stopped", file=sys.stderr)
         return 130

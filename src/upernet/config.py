@@ -17,6 +17,21 @@ class UserError(Exception):
     """A mistake of the caller's, told in one line that holds the bad value and a valid one."""
 
 
+class WorkError(UserError):
+    """Work that failed although the command was right: a damaged file, a loss that is not a number."""
+
+
+def check(name: str, value: float | None, low: float, high: float = float("inf"), example: object = 1) -> None:
+    """Refuse a number outside [low, high]; none passes.
+
+    Raises:
+        UserError: In one line with the field's name, the value and a valid one.
+    """
+    if value is not None and not low <= value <= high:
+        bounds = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise UserError(f"{name}: {value} is not {bounds}; for example {example}")
+
+
 @dataclass(kw_only=True)
 class ModelConfig:
     """The network: everything needed to build it, nothing about how it was trained."""
@@ -42,6 +57,14 @@ class ModelConfig:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """RGB standard deviation on [0, 1], divided by the network itself."""
 
+    def __post_init__(self) -> None:
+        check("model.width", self.width, 1, example=512)
+        check("model.std", min(self.std), 1e-6, example="[0.229, 0.224, 0.225]")
+        if not self.pool_scales or min(self.pool_scales) < 1:
+            raise UserError(
+                f"model.pool_scales: {list(self.pool_scales)} are no numbers of bins; for example [1, 2, 3, 6]"
+            )
+
 
 @dataclass(kw_only=True)
 class InferenceConfig:
@@ -53,6 +76,10 @@ class InferenceConfig:
     """Shrink further where the longer side would pass this many pixels."""
     antialias: bool = False
     """Filter when shrinking. Off is OpenCV's INTER_LINEAR, what published figures were measured with."""
+
+    def __post_init__(self) -> None:
+        check("inference.short_side", self.short_side, 32, example=512)
+        check("inference.max_side", self.max_side, 32, example=2048)
 
 
 class Configurable:
@@ -140,13 +167,13 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of AdamW's moments."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
-    """Course of the learning rate after warm-up."""
+    """Course of the learning rate."""
     power: float = 0.9
     """Exponent of the poly schedule."""
-    min_lr: float = 1e-4
+    min_lr: float = 0.0
     """Floor of the schedule, for a group whose peak is `lr`; other groups in proportion."""
     warmup: int = 0
-    """Steps of linear warm-up from a thousandth of the peak."""
+    """Steps over which the schedule is multiplied by a ramp from a thousandth to one."""
     clip: float | None = None
     """Largest norm of all gradients together; none leaves them."""
     accumulate: int = 1
@@ -158,9 +185,24 @@ class OptimConfig:
     texture. Empty trains everything."""
     norm_momentum: float | None = None
     """Momentum of batch norm's running statistics; the layers' own if none."""
+    freeze_backbone_norm: bool = False
+    """Keep the backbone's batch norm at the statistics it started with, its weights still trained."""
     freeze_norm: float = 1.0
     """Fraction of the steps after which batch norm uses its running statistics. A mixture's batches come from one
-    source each, so their statistics differ from those at test time; a last stretch on fixed ones closes the gap."""
+    source each, so their statistics differ from those at test time; training on fixed ones closes the gap."""
+
+    def __post_init__(self) -> None:
+        check("optim.lr", self.lr, 1e-12, example=0.01)
+        check("optim.backbone_lr", self.backbone_lr, 0, example=1e-3)
+        check("optim.weight_decay", self.weight_decay, 0, example=1e-4)
+        check("optim.min_lr", self.min_lr, 0, self.lr, example=0)
+        check("optim.power", self.power, 0, example=0.9)
+        check("optim.warmup", self.warmup, 0, example=1500)
+        check("optim.clip", self.clip, 1e-12, example=5.0)
+        check("optim.accumulate", self.accumulate, 1)
+        check("optim.ema", self.ema, 0, 1, example=0.999)
+        check("optim.norm_momentum", self.norm_momentum, 0, 1, example=0.1)
+        check("optim.freeze_norm", self.freeze_norm, 0, 1, example=0.8)
 
 
 @dataclass(kw_only=True)
@@ -191,3 +233,12 @@ class RunConfig:
     """Store the model folder's weights in float16, half the size; the resume state stays exact."""
     resume: bool = True
     """Go on from the run folder's last checkpoint where there is one."""
+
+    def __post_init__(self) -> None:
+        check("run.steps", self.steps, 1, example=80_000)
+        check("run.seed", self.seed, 0, example=0)
+        check("run.val_every", self.val_every, 0, example=8_000)
+        check("run.save_every", self.save_every, 1, example=1_000)
+        check("run.log_every", self.log_every, 1, example=50)
+        if self.init is not None and self.backbone_weights is not None:
+            raise UserError(f"run.init {self.init!r} already holds the backbone; leave out run.backbone_weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -35,16 +36,15 @@ def evaluate(
     """
     from dataclasses import replace
 
-    import torch
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     from upernet import __version__
     from upernet.checkpoint import load_model
     from upernet.config import to_plain
     from upernet.data.mixture import bind_sources
     from upernet.engine.evaluator import evaluate_source
-    from upernet.engine.logs import per_class_table, results_table
+    from upernet.engine.logs import PROTOCOL, per_class_table, results_table
     from upernet.parser import find_device
 
     if not isinstance(model, str):
@@ -67,13 +67,13 @@ def evaluate(
     network = network.to(find_device(device))
     bound = bind_sources(replace(data, sources=chosen), tasks)
     screen, status = Console(), Console(stderr=True)
+    images = sum(len(source.items(str(source.config.val))) for source in bound.values())
     results = []
-    with torch.inference_mode():
-        for source in track(
-            bound.values(), "evaluating", console=status, disable=not status.is_terminal, transient=True
-        ):
-            results += evaluate_source(network, tasks, source, inference)
-    screen.print(results_table(results, f"{model} · whole image, one scale · {to_plain(inference)}"))
+    with Progress(console=status, disable=not status.is_terminal, transient=True) as bar:
+        task = bar.add_task("evaluating", total=images)
+        for source in bound.values():
+            results += evaluate_source(network, tasks, source, inference, advance=lambda: bar.advance(task))
+    screen.print(results_table(results, f"{model}, shorter side {inference.short_side or 'as is'}"))
     if per_class:
         for result in results:
             screen.print(per_class_table(result))
@@ -81,15 +81,19 @@ def evaluate(
         report = {
             "model": model,
             "version": __version__,
-            "protocol": "whole image, one scale, no flip",
+            "protocol": PROTOCOL,
             "inference": to_plain(inference),
-            "ignored": "pixels and images whose label stands for nothing",
             "results": [
                 {"source": r.source, "split": bound[r.source].config.val, "task": r.task, "images": r.images}
-                | {"values": r.values, "per_class": r.per_class}
+                | {"values": _finite(r.values), "per_class": {name: _finite(v) for name, v in r.per_class.items()}}
                 for r in results
             ],
         }
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, lambda file: file.write(json.dumps(report, indent=1).encode()))
+        write_whole(out, lambda file: file.write(json.dumps(report, indent=1, allow_nan=False).encode()))
     return 0
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN: a class that never occurs has no figure."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

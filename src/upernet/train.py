@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
@@ -39,6 +40,8 @@ def train(
 
     if not tasks:
         raise UserError("tasks: none given; for example semantic: {class_path: upernet.tasks.Semantic, …}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("WORLD_SIZE: training runs in one process; start it without torchrun")
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
     torch.manual_seed(run.seed)
@@ -53,7 +56,9 @@ def train(
     text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True, width=120)
     folder = Path(run.out)
     folder.mkdir(parents=True, exist_ok=True)
+    trainer.resume()
     write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    trainer.console.print(f"configuration: {folder / 'config.yaml'}")
     trainer.fit()
     trainer.console.print(f"done: {folder / 'model'}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from upernet.config import UserError
+from upernet.config import UserError, check
 from upernet.data.source import Source
 
 
@@ -37,10 +37,14 @@ class AugmentConfig:
         low, high = self.scale
         if not 0 < low <= high:
             raise UserError(f"augment.scale: {list(self.scale)} is no range; for example [0.5, 2.0]")
-        if min(self.crop) < 32:
-            raise UserError(f"augment.crop: {list(self.crop)} is under 32 px a side; for example [512, 512]")
-        if self.aspect < 1:
-            raise UserError(f"augment.aspect: {self.aspect} is under 1; for example 1.3")
+        check("augment.crop", min(self.crop), 32, example="[512, 512]")
+        check("augment.short_side", self.short_side, 1, example=512)
+        check("augment.aspect", self.aspect, 1, example=1.3)
+        check("augment.hue", self.hue, 0, 0.5, example=0.05)
+        for name in ("flip", "grey"):
+            check(f"augment.{name}", getattr(self, name), 0, 1, example=0.5)
+        for name in ("brightness", "contrast", "saturation"):
+            check(f"augment.{name}", getattr(self, name), 0, example=0.3)
 
 
 @dataclass(kw_only=True)
@@ -49,7 +53,8 @@ class TargetConfig:
 
     classes: dict[str, str | list[str] | None] = field(default_factory=dict)
     """Label → the class it stands for, a list of classes ("one of these"), or null for unlabelled. `"*"` in a list is
-    every class that no other label of the source names. A label left out stands for the class of its own name."""
+    every class that no other label of the source names. A label left out stands for the class of its own name. A label
+    whose classes all belong to another label's set as well is never predicted, the larger set being likelier."""
     constant: list[str] = field(default_factory=list)
     """Instead of an annotation: every image of the source shows one of these classes, such as `[street, highway]` for
     driving videos. Never evaluated."""
@@ -61,8 +66,8 @@ class TargetConfig:
     """Labels over which class means are taken; all if empty. The others still count as mistakes."""
 
     def __post_init__(self) -> None:
-        if self.constant and (self.classes or self.annotation):
-            raise UserError(f"target: constant {self.constant} leaves no room for classes or an annotation; give one")
+        if self.constant and (self.classes or self.annotation or self.average):
+            raise UserError(f"target: constant {self.constant} leaves no room for classes, annotation or average")
 
 
 @dataclass(kw_only=True)
@@ -84,6 +89,10 @@ class SourceConfig:
     augment: AugmentConfig | None = None
     """Augmentation of this source; `data.augment` if none."""
 
+    def __post_init__(self) -> None:
+        check("data.sources.<name>.batch", self.batch, 1, example=8)
+        check("data.sources.<name>.weight", self.weight, 0, example=1.0)
+
 
 @dataclass(kw_only=True)
 class DataConfig:
@@ -97,3 +106,7 @@ class DataConfig:
     """Images per step and process."""
     workers: int = 2
     """Processes that load batches ahead; 0 loads in the main process."""
+
+    def __post_init__(self) -> None:
+        check("data.batch", self.batch, 1, example=8)
+        check("data.workers", self.workers, 0, example=2)

@@ -119,7 +119,7 @@ class ClassFolder(Source):
             listing = self.folder / self.lists.format(split=split)
             if not listing.is_file():
                 raise UserError(f"{listing}: no such list for split {split!r}")
-            paths = [base / line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+            paths = [base / line.strip() for line in listing.read_text().splitlines() if line.strip()]
         ids = {name: i for i, name in enumerate(self.annotations["label"].labels)}
         items = []
         for path in paths:

@@ -125,6 +125,9 @@ class ClassSets:
             UserError: If the table names a label or a class that does not exist, or leaves a label unexplained.
         """
         table = dict(table or {})
+        repeated = [label for label in labels if list(labels).count(label) > 1]
+        if repeated:
+            raise UserError(f"the source has two labels {repeated[0]!r}; names must differ")
         for label in table:
             if label not in labels:
                 raise UserError(
@@ -145,11 +148,6 @@ class ClassSets:
             ids = {classes.index(name) for name in names if name != "*"} | (set(rest) if "*" in names else set())
             members.append(tuple(sorted(ids)))
         return cls(tuple(labels), tuple(members), classes)
-
-    @classmethod
-    def identity(cls, classes: Labels) -> ClassSets:
-        """Labels that are the classes themselves."""
-        return cls(classes.names, tuple((i,) for i in range(len(classes))), classes)
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:

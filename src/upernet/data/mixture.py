@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from upernet.config import UserError
+from upernet.config import UserError, WorkError
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.labels import ClassSets
 from upernet.data.sample import Batch, Sample
@@ -52,13 +54,21 @@ class LabelledSource:
             UserError: If there is none; the line names the source.
         """
         try:
-            return self.config.dataset.items(split)
+            items = self.config.dataset.items(split)
         except UserError as error:
             raise UserError(f"source {self.name!r}: {error}") from error
+        for item in items:
+            for path in (item.image, *(a for a in item.annotations.values() if isinstance(a, Path))):
+                if not path.is_file():
+                    raise UserError(f"source {self.name!r}: no such file {path}, named by split {split!r}")
+        return items
 
     def sample(self, item: Item, augment: Augment | None = None) -> Sample:
         """Read one image and turn its annotations into targets."""
-        array, annotations = self.config.dataset.read(item)
+        try:
+            array, annotations = self.config.dataset.read(item)
+        except UserError as error:
+            raise WorkError(f"source {self.name!r}: {error}") from error
         image = torch.from_numpy(array).permute(2, 0, 1)
         values = {name: torch.as_tensor(value, dtype=torch.int64) for name, value in annotations.items()}
         if augment is not None:
@@ -78,8 +88,11 @@ def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, Lab
     Raises:
         UserError: If a source names a target no task reads, an annotation it lacks, or a class that does not exist.
     """
-    readers = {task.target or name: task for name, task in tasks.items() if not task.auxiliary}
-    readers = {task.target or name: task for name, task in tasks.items()} | readers
+    readers: dict[str, Task] = {}
+    for name, task in tasks.items():
+        first = readers.setdefault(task.target or name, task)
+        if first.classes.names != task.classes.names:
+            raise UserError(f"task {name!r} shares target {task.target!r} with another task but not its classes")
     bound = {}
     for name, source in config.sources.items():
         targets = {}
@@ -103,8 +116,12 @@ def _supervision(source: SourceConfig, target: TargetConfig, task: Task) -> Supe
     if name not in annotations:
         raise UserError(f"annotation {target.annotation!r} is not one of {', '.join(annotations)}")
     annotation = annotations[name]
+    if annotation.dense and not task.maps:
+        raise UserError(f"annotation {name!r} is a map, but the task answers once per image")
     sets = ClassSets.of(annotation.labels, task.classes, target.classes)
     average = None
+    if target.average and not annotation.dense:
+        raise UserError(f"average: {target.average} has no meaning for one label per image; leave it out")
     if target.average:
         unknown = [label for label in target.average if label not in annotation.labels]
         if unknown:
@@ -113,10 +130,12 @@ def _supervision(source: SourceConfig, target: TargetConfig, task: Task) -> Supe
             )
         groups = {int(sets.group_of_label[annotation.labels.index(label)]) for label in target.average}
         average = tuple(sorted(g for g in groups if g >= 0))
+    if target.evaluate:
+        task.metric(sets, annotation.dense, average)  # refuses now what it could not measure later
     return Supervision(name, sets, annotation.dense, target.evaluate, average)
 
 
-class SourceMixture(Dataset[Batch]):
+class SourceMixture(Dataset[Batch | UserError]):
     """Batches by step number, each from one source, the same source on every rank.
 
     Which source, which images and which augmentation are a pure function of (seed, step, rank): item `step` is the
@@ -159,17 +178,30 @@ class SourceMixture(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.choices)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | UserError:
+        """The batch of a step, or what is wrong with its data: raised in a worker, it would drown in traceback."""
+        try:
+            return self._batch(step)
+        except UserError as error:
+            return error
+
+    def _batch(self, step: int) -> Batch:
         number = int(self.choices[step])
         size, items = self.batches[number], self.items[number]
         first = (int(self.rounds[step]) * self.world + self.rank) * size
         samples = []
         with torch.random.fork_rng(devices=[]):
             for position in range(first, first + size):
-                torch.manual_seed(int(np.random.SeedSequence([self.seed, 1, number, position]).generate_state(1)[0]))
-                item = items[self._order(number, position // len(items))[position % len(items)]]
+                torch.default_generator.manual_seed(
+                    int(np.random.SeedSequence([self.seed, 1, number, position]).generate_state(1)[0])
+                )
+                order = _order(self.seed, number, position // len(items), len(items))
+                item = items[order[position % len(items)]]
                 samples.append(self.sources[number].sample(item, self.augments[number]))
         return Batch.of(samples)
 
-    def _order(self, number: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 2, number, epoch]).permutation(len(self.items[number]))
+
+@lru_cache(maxsize=64)
+def _order(seed: int, number: int, epoch: int, count: int) -> np.ndarray:
+    """In which order a source's images are seen in an epoch."""
+    return np.random.default_rng([seed, 2, number, epoch]).permutation(count)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from upernet.data.labels import IGNORE
+
 
 @dataclass
 class Sample:
@@ -44,11 +46,13 @@ class Batch:
 
     @classmethod
     def of(cls, samples: list[Sample]) -> Batch:
-        """Stack samples of one source and size."""
-        first = samples[0]
+        """Stack samples of one source and size; where only some have a target, the others are `IGNORE`."""
         image = torch.stack([s.image for s in samples]).float() / 255
-        targets = {key: torch.stack([s.targets[key] for s in samples]) for key in first.targets}
-        return cls(image, targets, first.source, [s.id for s in samples])
+        targets = {}
+        for key, like in {k: v for s in samples for k, v in s.targets.items()}.items():
+            unlabelled = torch.full_like(like, IGNORE)
+            targets[key] = torch.stack([s.targets.get(key, unlabelled) for s in samples])
+        return cls(image, targets, samples[0].source, [s.id for s in samples])
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""

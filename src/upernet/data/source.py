@@ -123,7 +123,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         UserError: If the folder is missing or holds none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not found:
         raise UserError(f"{folder}: no images; expected files ending {', '.join(sorted(SUFFIXES))}")
     return found

@@ -6,8 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from upernet.data.config import AugmentConfig
@@ -38,7 +37,8 @@ class Augment:
 
         Returns:
             Image (3, h, w) uint8 and maps (h, w) int64, h and w as configured; pixels from beyond the border are grey
-            and `IGNORE`.
+            and `IGNORE`. An image without maps is scaled up to fill the crop instead: its one label would cover the
+            padding too.
         """
         config = self.config
         height, width = image.shape[-2:]
@@ -46,20 +46,25 @@ class Augment:
         low, high = config.scale
         scale = base * math.exp(_uniform(math.log(low), math.log(high)))
         stretch = math.exp(_uniform(-1, 1) * math.log(config.aspect) / 2)
+        if not maps:
+            scale = max(scale, config.crop[0] / height / stretch, config.crop[1] / width * stretch)
         top, rows, out_rows, above = _window(height, config.crop[0], scale * stretch)
         left, columns, out_columns, before = _window(width, config.crop[1], scale / stretch)
         flip = _uniform(0, 1) < config.flip
         pad = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
 
-        def geometry(x: Tensor, fill: int) -> Tensor:
-            x = F.resized_crop(x, top, left, rows, columns, [out_rows, out_columns], antialias=True)
-            x = F.pad(x, pad, fill=fill) if any(pad) else x
+        def geometry(x: Tensor, how: InterpolationMode) -> Tensor:
+            x = F.resized_crop(x, top, left, rows, columns, [out_rows, out_columns], how, antialias=True)
             return F.horizontal_flip(x) if flip else x
 
-        # Crop first: only the pixels that are kept get resized, and only they get coloured.
-        view = self.colour(geometry(tv_tensors.Image(image), PAD_GREY))
-        cut = {name: geometry(tv_tensors.Mask(value), IGNORE).as_subclass(Tensor) for name, value in maps.items()}
-        return view.as_subclass(Tensor), cut
+        # Crop first: only pixels that are kept get resized, and only they get coloured. Maps are resized as plain
+        # tensors, since v2 would use the older "nearest" for masks, which lies half a pixel beside the image.
+        view = F.pad(self.colour(geometry(image, InterpolationMode.BILINEAR)), pad, fill=PAD_GREY)
+        cut = {
+            name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), pad, fill=IGNORE)[0]
+            for name, value in maps.items()
+        }
+        return view, cut
 
 
 def _uniform(low: float, high: float) -> float:

@@ -43,7 +43,6 @@ def evaluate_source(
     source: LabelledSource,
     inference: InferenceConfig,
     *,
-    limit: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Run a model over a source's validation split.
@@ -53,7 +52,6 @@ def evaluate_source(
         tasks: Its tasks by name.
         source: The data; only targets marked `evaluate` are measured.
         inference: How images reach the network; maps are compared at the labels' own size.
-        limit: At most this many images.
         advance: Called after each image.
 
     Returns:
@@ -63,7 +61,7 @@ def evaluate_source(
     device = next(model.parameters()).device
     metrics = {name: tasks[name].metric(t.sets, t.dense, t.average).to(device) for name, t in measured.items()}
     counts = dict.fromkeys(measured, 0)
-    for item in source.items(str(source.config.val))[:limit] if measured else []:
+    for item in source.items(str(source.config.val)) if measured else []:
         for name, _, predicted, truth in source_answers(model, tasks, source, source.sample(item), inference):
             metrics[name].update(predicted, truth)
             counts[name] += bool((truth != IGNORE).any())

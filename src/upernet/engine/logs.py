@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from upernet.engine.evaluator import Result
+from upernet.files import write_whole
+
+PROTOCOL = "whole image, one scale, no flip; arg-max among the labels of the source, unlabelled pixels ignored"
+"""What a figure of `evaluate_source` means."""
 
 
 class RunLog:
@@ -26,7 +31,7 @@ class RunLog:
     def __init__(self, folder: Path, first_step: int):
         self.folder = folder
         self.path = folder / "metrics.csv"
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)
         self._keep_rows_until(first_step)
 
     def _keep_rows_until(self, step: int) -> None:
@@ -34,9 +39,11 @@ class RunLog:
         rows: list[list[str]] = []
         if step and self.path.is_file():
             with self.path.open(newline="") as file:
-                rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
-        with self.path.open("w", newline="") as file:
-            csv.writer(file).writerows([self.COLUMNS, *rows])
+                # A row torn by a power cut has no value; it is dropped.
+                rows = [r for r in list(csv.reader(file))[1:] if len(r) == len(self.COLUMNS) and int(r[0]) <= step]
+        text = io.StringIO()
+        csv.writer(text).writerows([self.COLUMNS, *rows])
+        write_whole(self.path, lambda file: file.write(text.getvalue().encode()))
 
     def _write(self, rows: Sequence[tuple[int, str, str, str, str, float]]) -> None:
         with self.path.open("a", newline="") as file:
@@ -57,8 +64,13 @@ class RunLog:
     def picture(self, step: int, sheet: Image.Image) -> None:
         """A sheet of predictions."""
         (self.folder / "previews").mkdir(exist_ok=True)
-        sheet.save(self.folder / "previews" / f"step_{step:06d}.jpg", quality=88)
+        path = self.folder / "previews" / f"step_{step:06d}.jpg"
+        write_whole(path, lambda file: sheet.save(file, "JPEG", quality=88))
         self.board.add_image("previews", np.asarray(sheet), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self.board.close()
 
 
 class StepProgress:
@@ -101,7 +113,7 @@ def training_progress(console: Console, steps: int, first: int) -> Iterator[Step
 
 def results_table(results: Sequence[Result], title: str) -> Table:
     """One row per source and task, values in per cent, and the mean of each task that several sources measure."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption=PROTOCOL, caption_justify="left")
     for name in ("source", "task", "metric"):
         table.add_column(name)
     table.add_column("%", justify="right")

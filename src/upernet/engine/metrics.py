@@ -100,7 +100,7 @@ class PartMetric(TaskMetric):
 
     An object is judged on the images that show at least one of its labelled parts. There, its predicted parts count
     wherever they fall, in the background and outside the true object too; "no part" itself is not averaged. Pixels
-    without a label count as "no part".
+    without a label count as "no part". A part that is neither labelled nor predicted anywhere is left out of the mean.
     """
 
     hit: Tensor

@@ -13,13 +13,14 @@ from upernet.config import OptimConfig
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
     """Trainable parameters by peak learning rate and decay.
 
-    Parameters named `backbone.…` get `backbone_lr`; unless `decay_all`, norms and biases (one dimension) get no decay.
+    Parameters of the timm model get `backbone_lr`, those of a plain ViT's new pyramid do not; unless `decay_all`, norms
+    and biases (one dimension) get no decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        lr = config.backbone_lr if name.startswith("backbone.") and config.backbone_lr is not None else config.lr
+        lr = config.backbone_lr if name.startswith("backbone.body.") and config.backbone_lr is not None else config.lr
         decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
     return [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
@@ -39,7 +40,7 @@ def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
     Poly is `floor + (1 - floor)(1 - step / steps)^power` with the floor as a fraction, the reading of the toolbox
     version that made the published rows; cosine falls to the same floor.
     """
-    floor = min(config.min_lr / config.lr, 1.0)
+    floor = config.min_lr / config.lr
     done = step / steps
     if config.schedule == "poly":
         factor = floor + (1 - floor) * (1 - done) ** config.power

@@ -22,8 +22,8 @@ CELL = 240
 @torch.inference_mode()
 def preview_sheet(
     model: UPerNet, tasks: Mapping[str, Task], sources: Mapping[str, LabelledSource], inference: InferenceConfig
-) -> Image.Image:
-    """One row per source: its first validation image, then truth above prediction for every target it measures."""
+) -> Image.Image | None:
+    """One row per source: its first validation image, then truth and prediction for every target it measures."""
     rows = []
     for source in sources.values():
         if source.config.val is None:
@@ -41,11 +41,13 @@ def preview_sheet(
                 said, true = names[int(predicted)], names[int(truth)] if truth >= 0 else "unlabelled"
                 pictures.append(_caption(photo, f"{name}: {said} ({'right' if said == true else true})"))
         rows.append(pictures)
-    height, columns = max(p.height for row in rows for p in row), max(len(row) for row in rows)
-    sheet = Image.new("RGB", (columns * CELL, len(rows) * height), "white")
-    for y, row in enumerate(rows):
+    if not rows:
+        return None
+    heights = [max(picture.height for picture in row) for row in rows]
+    sheet = Image.new("RGB", (max(len(row) for row in rows) * CELL, sum(heights)), "white")
+    for row, top in zip(rows, np.cumsum([0, *heights[:-1]]).tolist(), strict=True):
         for x, picture in enumerate(row):
-            sheet.paste(picture, (x * CELL, y * height))
+            sheet.paste(picture, (x * CELL, top))
     return sheet
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import pickle
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from upernet.checkpoint import save_model
-from upernet.config import InferenceConfig, OptimConfig, RunConfig, UserError
+from upernet.config import InferenceConfig, OptimConfig, RunConfig, UserError, WorkError, to_plain
 from upernet.data.config import DataConfig
 from upernet.data.mixture import LabelledSource, SourceMixture
 from upernet.data.sample import Batch
@@ -60,36 +62,55 @@ class Trainer:
             inference,
         )
         self.data = data
+        self.settings = _settings(optim, run, data, tasks, model)
         self.folder = Path(run.out)
         self.console = Console(stderr=True)
-        self.step = 0
+        self.step = self.validated = 0
         self.fabric = Fabric(accelerator=run.device, devices=1, precision=run.precision)
         self.plain_model = model.to(memory_format=torch.channels_last)
         self._freeze_all_but(optim.train_only)
         optimizer = build_optimizer(model, optim)
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
         self.ema = (
-            AveragedModel(self.plain_model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)
+            AveragedModel(self.plain_model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
             if optim.ema is not None
             else None
         )
         self.mixture = SourceMixture(
-            list(self.sources.values()),
+            self._teachers(),
             data,
             steps=run.steps * optim.accumulate,
             seed=run.seed,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.norms = _batch_norms(model)
         if optim.norm_momentum is not None:
             for norm in self.norms:
                 norm.momentum = optim.norm_momentum
+
+    def _teachers(self) -> list[LabelledSource]:
+        """Sources that say something about a task that is trained.
+
+        Raises:
+            UserError: If a task is left without any, although its weights are fresh.
+        """
+        keys = {name: task.target or name for name, task in self.tasks.items() if self._trains(name)}
+        training = [source for source in self.sources.values() if source.config.train is not None]
+        taught = {key for source in training for key in source.targets}
+        orphans = [name for name, key in keys.items() if key not in taught]
+        if orphans and self.run.init is None:
+            raise UserError(f"task {orphans[0]!r}: no source trains it; give one a target, or start from a run.init")
+        return [source for source in training if source.targets.keys() & set(keys.values())]
 
     def _freeze_all_but(self, heads: list[str]) -> None:
         unknown = [name for name in heads if name not in self.tasks]
         if unknown:
             raise UserError(f"optim.train_only: {unknown[0]!r} is no task; tasks: {', '.join(self.tasks)}")
+        if heads and self.run.init is None:
+            raise UserError(
+                f"optim.train_only: {heads} leaves the rest at random weights; name a trained model in run.init"
+            )
         if heads:
             for name, parameter in self.plain_model.named_parameters():
                 parameter.requires_grad_(any(name.startswith(f"heads.{head}.") for head in heads))
@@ -99,31 +120,50 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: After Ctrl-C, once the current step is finished and saved.
+            WorkError: If the loss is not a number or an image cannot be read; what was reached is saved before.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        results: list[Result] = []
         log = RunLog(self.folder, first_step=self.step)
+        results: list[Result] = []
         # A finished step is never thrown away: Ctrl-C asks to stop, and the loop stops between two steps.
         with _interruptible() as interrupted, training_progress(self.console, self.run.steps, self.step) as progress:
             batches = self._batches()
-            while self.step < self.run.steps:
-                losses, waited, took = self._advance(batches)
+            while True:
+                if self._validation_due():
+                    results = self._validate(log)
+                if self.step == self.run.steps:
+                    break
+                try:
+                    losses, waited, took = self._advance(batches)
+                except WorkError:
+                    self._save()
+                    raise
                 progress.step(self.step, losses, waited / took)
                 if self.step % self.run.log_every == 0:
                     lr = max(group["lr"] for group in self.optimizer.param_groups)
                     log.training(self.step, progress.losses, lr=lr, seconds=took, waiting=waited / took)
-                last = self.step == self.run.steps
-                if last or interrupted() or self.step % self.run.save_every == 0:
+                if self.step == self.run.steps or interrupted() or self.step % self.run.save_every == 0:
                     self._save()
                 if interrupted():
+                    self.console.print(f"stopped after step {self.step}; the same command goes on from there")
                     raise KeyboardInterrupt
-                if last or (self.run.val_every and self.step % self.run.val_every == 0):
-                    results = self.validate()
-                    log.validation(self.step, results)
-                    log.picture(self.step, preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference))
-                    self.console.print(results_table(results, f"step {self.step}"))
-                    self._save_model(results)
+        log.close()
+        return results
+
+    def _validation_due(self) -> bool:
+        """Whether this step's validation has not been done, perhaps because the run was stopped before it."""
+        due = self.step == self.run.steps or (self.run.val_every and self.step and self.step % self.run.val_every == 0)
+        return bool(due) and self.validated < self.step
+
+    def _validate(self, log: RunLog) -> list[Result]:
+        results = self.validate()
+        log.validation(self.step, results)
+        self.console.print(results_table(results, f"step {self.step}"))
+        self._save_model(results)
+        picture = preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference)
+        if picture is not None:
+            log.picture(self.step, picture)
+        self.validated = self.step
+        self._save()
         return results
 
     def _batches(self) -> Iterator[Batch]:
@@ -150,36 +190,51 @@ class Trainer:
         torch.manual_seed(int(seed.generate_state(1)[0]))
         # None rather than zero: a head that this step does not train must not be moved by momentum or decay.
         self.optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = {}
+        losses: dict[str, float] = {}
         for _ in range(self.optim.accumulate):
             start = time.perf_counter()
-            batch = next(batches).to(self.fabric.device)
+            batch = next(batches)
+            if isinstance(batch, UserError):
+                raise batch
+            batch = batch.to(self.fabric.device)
             waited += time.perf_counter() - start
             parts = self.losses(batch)
-            total = sum((self.tasks[name].weight * loss for name, loss in parts.items()), torch.zeros(()))
-            if total.requires_grad:
-                self.fabric.backward(total / self.optim.accumulate)
-            losses |= {name: loss.detach() for name, loss in parts.items()}
+            for name, loss in parts.items():
+                losses[name] = loss.item()
+                if not math.isfinite(losses[name]):
+                    said = f"the {name} loss is {losses[name]} at step {self.step}"
+                    raise WorkError(f"{said}; lower optim.lr or set optim.clip")
+            total = torch.stack([self.tasks[name].weight * loss for name, loss in parts.items()]).sum()
+            self.fabric.backward(total / self.optim.accumulate)
         if self.optim.clip is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.optim.clip, error_if_nonfinite=False)
+            norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.optim.clip, error_if_nonfinite=False
+            )
+            # With fp16 an overflow is the scaler's business: it skips the step and lowers its scale.
+            if norm is not None and not torch.isfinite(norm) and self.run.precision != "16-mixed":
+                raise WorkError(f"the gradient is not finite at step {self.step}; lower optim.lr")
         self.optimizer.step()
         self.step += 1
-        if self.ema is not None:
-            self.ema.update_parameters(self.plain_model)
-        values = {name: loss.item() for name, loss in losses.items()}
-        wrong = [name for name, value in values.items() if value != value]
-        if wrong:
-            raise UserError(
-                f"the {wrong[0]} loss is not a number at step {self.step}; lower optim.lr or set optim.clip"
-            )
-        return values, waited, time.perf_counter() - begin
+        self._average()
+        return losses, waited, time.perf_counter() - begin
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Follow the weights. Buffers are averaged here: torch would average integer ones into wrong integers."""
+        if self.ema is None or self.optim.ema is None:
+            return
+        first = int(self.ema.n_averaged) == 0
+        self.ema.update_parameters(self.plain_model)
+        for mean, value in zip(self.ema.module.buffers(), self.plain_model.buffers(), strict=True):
+            if mean.is_floating_point() and not first:
+                mean.lerp_(value, 1 - self.optim.ema)
+            else:
+                mean.copy_(value)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of every task whose target is in the batch; no other branch is computed."""
         supervision = self.sources[batch.source].targets
         present = [n for n, task in self.tasks.items() if (task.target or n) in batch.targets and self._trains(n)]
-        if not present:
-            return {}
         logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
         losses = {}
         for name in present:
@@ -200,20 +255,20 @@ class Trainer:
                 self.plain_model.heads[name].train()
             return
         self.model.train()
-        if self.step >= self.optim.freeze_norm * self.run.steps:
-            for norm in self.norms:
-                norm.eval()
+        frozen = list(self.norms) if self.step >= self.optim.freeze_norm * self.run.steps else []
+        if self.optim.freeze_backbone_norm:
+            frozen += _batch_norms(self.plain_model.backbone)
+        for norm in frozen:
+            norm.eval()
 
     def validate(self) -> list[Result]:
-        """Measure the model (its moving average if there is one) on every source that has a validation split."""
+        """Measure the model (its moving average if there is one) on every source that has a validation split.
+
+        In float32, like `evaluate`, whatever precision the training has.
+        """
         model = self._evaluated()
-        with self.fabric.autocast():
-            return [
-                result
-                for source in self.sources.values()
-                if source.config.val is not None
-                for result in evaluate_source(model, self.tasks, source, self.inference)
-            ]
+        measured = [source for source in self.sources.values() if source.config.val is not None]
+        return [r for source in measured for r in evaluate_source(model, self.tasks, source, self.inference)]
 
     def _evaluated(self) -> UPerNet:
         model = self.plain_model if self.ema is None else cast(UPerNet, self.ema.module)
@@ -231,26 +286,72 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "step": self.step,
+            "validated": self.validated,
+            "settings": self.settings,
             "model": self.plain_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
         }
         write_whole(self._state_file, partial(torch.save, state))
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Take up the run folder's last checkpoint, if there is one and `run.resume` does not forbid it.
+
+        Raises:
+            UserError: If the run was made with other settings, of which only its length and bookkeeping may change.
+            WorkError: If the file is damaged.
+        """
         if not (self.run.resume and self._state_file.is_file()):
             return
         try:
             state = torch.load(self._state_file, map_location=self.fabric.device, weights_only=True)
-            self.plain_model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self._state_file}: cannot go on from it ({reason}); choose another --run.out") from error
-        self.step = state["step"]
+            settings, step = state["settings"], int(state["step"])
+        except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise WorkError(
+                f"{self._state_file}: damaged; delete it to start afresh, or choose another run.out"
+            ) from error
+        for key in settings.keys() | self.settings.keys():
+            old, new = settings.get(key), self.settings.get(key)
+            if old != new:
+                raise UserError(
+                    f"{self.folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out"
+                )
+        if step > self.run.steps:
+            raise UserError(
+                f"run.steps: {self.run.steps}, but {self.folder} holds a run at step {step}; give at least {step}"
+            )
+        self.plain_model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step, self.validated = step, int(state["validated"])
         self.console.print(f"resuming {self.folder} at step {self.step}")
+
+
+def _settings(
+    optim: OptimConfig, run: RunConfig, data: DataConfig, tasks: Mapping[str, Task], model: UPerNet
+) -> dict[str, str]:
+    """What a resumed run must share with the run before, as flat text: `optim.lr` → `0.01`."""
+    free = {"out", "steps", "device", "val_every", "save_every", "log_every", "half", "resume"}
+    blocks = {"model": model.config, "tasks": dict(tasks), "data": data, "optim": optim, "run": run}
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+        else:
+            flat[prefix] = str(value)
+
+    for name, block in blocks.items():
+        walk(name, to_plain(block))
+    return {k: v for k, v in flat.items() if not (k.startswith("run.") and k[4:] in free) and k != "data.workers"}
+
+
+def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _one_thread(_: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from upernet.config import Configurable
 
@@ -41,6 +41,9 @@ class Task(Configurable, ABC):
     """Stop the gradient before the head, so that this task trains nothing but its head."""
     auxiliary: bool = False
     """Trained, but neither predicted nor evaluated."""
+
+    maps: ClassVar[bool] = True
+    """Whether the answer is a map; a task that answers once per image cannot learn from one."""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from upernet.config import UserError
-from upernet.data.labels import ClassSets
 from upernet.model.heads import ImageHead
 from upernet.tasks.softmax import SoftmaxTask
 
@@ -20,16 +16,11 @@ if TYPE_CHECKING:
 class ImageTask(SoftmaxTask):
     """Softmax over classes, once per image."""
 
+    maps: ClassVar[bool] = False
+
     level: str = "ppm"
     width: int = 512
     """Channels of the convolution before the global average."""
 
     def build_head(self, in_channels: int) -> nn.Module:
         return ImageHead(in_channels, self.width, len(self.classes))
-
-    def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
-        if target.ndim != 1:
-            raise UserError(
-                f"an image-level task needs one label per image, (B,); the target has shape {tuple(target.shape)}"
-            )
-        return super().loss(logits, target, sets)

@@ -119,6 +119,11 @@ class Part(Task):
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         from upernet.engine.metrics import PartMetric
 
+        if not dense or average:
+            raise UserError(
+                "parts are measured on maps and over all of them; set evaluate: false, or leave out average"
+            )
+
         no_part = {block.start for block in self.blocks}
         objects = [list(self.parts)[block] for block in self._group_blocks(sets)]
         return PartMetric(sets.group_names, objects, [bool(no_part & set(group)) for group in sets.groups])

@@ -13,9 +13,9 @@ class Texture(DenseTask):
     """Texture of each pixel, learned from images that show one texture each.
 
     The defaults are the paper's (Xiao et al. 2018, section 3.1): four convolutions on Res-2, no gradient into the
-    network, trained alone after everything else (`train --train_only '[texture]'`). Its released code has no texture
-    branch; the number and width of the convolutions are read off the figure. For joint training set `detach: false`
-    and, for more context, a higher `level`.
+    network, trained alone after everything else (`optim.train_only: [texture]`). The released code has no texture
+    branch, and the text gives neither number nor width of the convolutions; these are a choice. For joint training set
+    `detach: false` and, for more context, a higher `level`.
     """
 
     level: str = "c2"
