@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from upernet.config import UserError as UserError
+    from upernet.config import WorkError as WorkError
     from upernet.data.labels import IGNORE as IGNORE
     from upernet.model import UPerNet as UPerNet
     from upernet.parser import Parser as Parser
@@ -29,13 +30,18 @@ _HOMES = {
     "Task": "upernet.tasks.base",
     "UPerNet": "upernet.model",
     "UserError": "upernet.config",
+    "WorkError": "upernet.config",
     "load": "upernet.parser",
 }
 
-__all__ = list(_HOMES)
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

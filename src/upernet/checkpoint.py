@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from upernet.config import InferenceConfig, ModelConfig, UserError, from_class_path, from_plain, to_plain
+from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError, from_class_path, from_plain, to_plain
 from upernet.files import write_whole
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
@@ -85,29 +86,45 @@ def _to_half(name: str, value: Tensor) -> Tensor:
     return half
 
 
-def load_model(name_or_path: str | Path) -> tuple[UPerNet, dict[str, Task], InferenceConfig]:
+def load_model(name_or_path: str | Path, trust: Sequence[str] = ()) -> tuple[UPerNet, dict[str, Task], InferenceConfig]:
     """Read a model folder, or a model that ships inside the package, in evaluation mode and float32 on the CPU.
 
+    Args:
+        name_or_path: A shipped name or a model folder.
+        trust: Modules whose tasks may be imported, beside `upernet` and those imported already.
+
     Raises:
-        UserError: If there is no such model, or a file of it is damaged.
+        UserError: If there is no such model, or it names a module that is not trusted.
+        WorkError: If a file of it is damaged.
     """
     folder = find_model(name_or_path)
-    path = folder / CONFIG
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or not {"model", "tasks"} <= set(content):
-        raise UserError(f"{path}: expected the keys model and tasks")
-    tasks = {
-        name: from_class_path(Task, spec, f"{path}: tasks.{name}")  # type: ignore[type-abstract]
-        for name, spec in content["tasks"].items()
-    }
-    config = from_plain(ModelConfig, content["model"], f"{path}: model")
-    inference = from_plain(InferenceConfig, content.get("inference") or {}, f"{path}: inference")
+    config, tasks, inference = read_model_config(folder, trust)
     model = build_model(config, tasks)
     load_weights(model, folder / WEIGHTS)
     return model.eval(), tasks, inference
+
+
+def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:
+    """What a model folder's `config.yaml` says; see `load_model`."""
+    path = folder / CONFIG
+    try:
+        content = yaml.safe_load(path.read_text())
+        for spec in content["tasks"].values():
+            module = str(spec["class_path"]).rpartition(".")[0]
+            # Importing runs a module: a stranger's file must not choose which.
+            if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
+                raise UserError(f"{path}: its task comes from module {module!r}; if you trust it, --trust '[{module}]'")
+        tasks = {
+            name: from_class_path(Task, spec, f"{path}: tasks.{name}")  # type: ignore[type-abstract]
+            for name, spec in content["tasks"].items()
+        }
+        config = from_plain(ModelConfig, content["model"], f"{path}: model")
+        inference = from_plain(InferenceConfig, content.get("inference") or {}, f"{path}: inference")
+        for task in tasks.values():
+            len(task.classes)
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WorkError(f"{path}: no model configuration ({' '.join(str(error).split())})") from error
+    return config, tasks, inference
 
 
 def load_weights(model: UPerNet, path: Path, *, partial: bool = False) -> None:
@@ -119,12 +136,12 @@ def load_weights(model: UPerNet, path: Path, *, partial: bool = False) -> None:
         partial: Leave out heads that only one side has, or that differ in shape; everything else must match.
 
     Raises:
-        UserError: If the file is damaged or its tensors are not the network's.
+        WorkError: If the file is damaged or its tensors are not the network's.
     """
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: no readable safetensors file ({error})") from error
+        raise WorkError(f"{path}: no readable safetensors file ({error})") from error
     own = model.state_dict()
     if partial:
         fits = {k for k in state if k in own and own[k].shape == state[k].shape}
@@ -133,7 +150,7 @@ def load_weights(model: UPerNet, path: Path, *, partial: bool = False) -> None:
         state |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
     wrong = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
     if wrong:
-        raise UserError(f"{path}: {len(wrong)} tensors do not fit the network of {CONFIG}, first {wrong[0]!r}")
+        raise WorkError(f"{path}: {len(wrong)} tensors do not fit the network of {CONFIG}, first {wrong[0]!r}")
     model.load_state_dict(state)
 
 
@@ -146,6 +163,8 @@ def find_model(name_or_path: str | Path) -> Path:
     for folder in (Path(name_or_path), SHIPPED / str(name_or_path)):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
+    if "://" in str(name_or_path):
+        raise UserError(f"{name_or_path}: addresses are not read; download the model folder and give its path")
     shipped = ", ".join(shipped_models()) or "none"
     raise UserError(
         f"{name_or_path}: no model; give a folder with {WEIGHTS} and {CONFIG}, or a shipped name ({shipped})"

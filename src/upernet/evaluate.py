@@ -20,18 +20,20 @@ def evaluate(
     split: str | None = None,
     short_side: int | None = None,
     per_class: bool = False,
+    trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
     """Measure a model on the validation split of each source, in the source's own label space.
 
     Args:
-        data: Sources and what their labels mean; a training YAML will do.
+        data: Sources and what their labels mean; a training YAML will do, its other blocks are not read.
         model: A shipped model's name or a model folder.
         out: File for the report, JSON.
         sources: Only these of the sources.
         split: This split instead of each source's own `val`.
         short_side: Show images at this shorter side instead of the model's own, in pixels.
         per_class: Print every class too.
+        trust: Modules of your own from which the model may take its tasks.
         device: Where to run.
     """
     from dataclasses import replace
@@ -61,7 +63,7 @@ def evaluate(
     }
     if not chosen:
         raise UserError("data.sources: nothing to evaluate; give a --config with sources")
-    network, tasks, inference = load_model(model)
+    network, tasks, inference = load_model(model, trust)
     if short_side is not None:
         inference = replace(inference, short_side=short_side)
     network = network.to(find_device(device))

@@ -105,7 +105,9 @@ class Parser:
         name = str(image) if isinstance(image, (str, Path)) else str(getattr(image, "filename", ""))
         try:
             return self._predict(picture, name, scores, top)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if type(error) is RuntimeError and "allocate memory" not in str(error):
+                raise
             size = f"{picture.shape[2]}×{picture.shape[1]} pixels"
             where = self.device.type
             raise UserError(
@@ -180,12 +182,13 @@ class Parser:
         return maps
 
 
-def load(name_or_path: str | Path = "upp-mini", device: str = "auto") -> Parser:
+def load(name_or_path: str | Path = "upp-mini", device: str = "auto", trust: Sequence[str] = ()) -> Parser:
     """A parser from a model that ships inside or a model folder.
 
     Args:
         name_or_path: Such as `upp-mini` or `runs/mine/model`.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        trust: Modules other than `upernet` from which the model may take its tasks; importing a module runs it.
 
     Raises:
         UserError: If there is no such model or device.
@@ -193,7 +196,7 @@ def load(name_or_path: str | Path = "upp-mini", device: str = "auto") -> Parser:
     found = find_device(device)
     from upernet.checkpoint import load_model
 
-    model, tasks, inference = load_model(name_or_path)
+    model, tasks, inference = load_model(name_or_path, trust)
     return Parser(model, tasks, inference, str(name_or_path)).to(found)
 
 

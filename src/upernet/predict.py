@@ -21,6 +21,7 @@ def predict(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     top: int = 5,
     scores: bool = False,
+    trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
 ) -> int:
     """Parse photographs: a label map per task, a picture with legends, and a JSON for each.
 
@@ -31,6 +32,7 @@ def predict(
         device: Where to compute; auto takes a GPU if there is one.
         top: How many image-level classes to list.
         scores: Also write the probabilities of all classes at every pixel, as float16 .npz; these are large.
+        trust: Modules of your own from which the model may take its tasks.
 
     Returns:
         Exit status: 0, or 1 if an input could not be parsed (the others are).
@@ -48,7 +50,7 @@ def predict(
     found, errors = find_images(inputs)
     named = {Path(given) for given in inputs}
     # A folder that holds `out` holds our own pictures too, from the last time.
-    images = {path: place for path, place in found.items() if path in named or not _is_below(path, out)}
+    images = {p: place for p, place in found.items() if p in named or not (_is_below(p, out) and _is_ours(p))}
     for error in errors:
         _tell(str(error), sys.stderr)
     failed = bool(errors)
@@ -59,7 +61,7 @@ def predict(
 
     from upernet.parser import load
 
-    parser = load(model, device)
+    parser = load(model, device, trust)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -109,6 +111,12 @@ def _progress(count: int) -> Iterator[Callable[[], object]]:
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("parsing", total=count)
         yield lambda: bar.advance(task)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `Prediction.save` wrote this picture: a sheet, or a label map beside its JSON."""
+    stem = path.name.rsplit(".", 2)[0]
+    return path.name.endswith(".parsed.jpg") or (path.suffix == ".png" and path.with_name(f"{stem}.json").is_file())
 
 
 def _is_below(path: Path, folder: Path) -> bool:

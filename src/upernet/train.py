@@ -33,7 +33,7 @@ def train(
     """
     import torch
 
-    from upernet.checkpoint import WEIGHTS, build_model, find_model, load_weights
+    from upernet.checkpoint import WEIGHTS, build_model, find_model, load_weights, read_model_config
     from upernet.data.mixture import bind_sources
     from upernet.engine.trainer import Trainer
     from upernet.model.pretrained import load_backbone_weights
@@ -44,6 +44,9 @@ def train(
         raise UserError("WORLD_SIZE: training runs in one process; start it without torchrun")
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
+    if run.init is not None:
+        model, known, inference = read_model_config(find_model(run.init))
+        tasks = known | tasks
     torch.manual_seed(run.seed)
     network = build_model(model, tasks)
     sources = bind_sources(data, tasks)

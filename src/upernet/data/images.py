@@ -23,12 +23,12 @@ MAX_PIXELS = 178_956_970
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
 )
 """What a folder is searched for, whatever the case. A file named outright may have any suffix."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
-"""Pillow readers allowed; the others are rare, and one of them (EPS) runs another program. HEIF needs a plugin."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Pillow readers allowed; the others are rare, and one of them (EPS) runs another program."""
 
 _LIMIT = f"at most {MAX_PIXELS:,} are read"
 _ORIENTATION = 0x0112

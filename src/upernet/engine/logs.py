@@ -14,7 +14,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
 from upernet.engine.evaluator import Result
 from upernet.files import write_whole
@@ -31,6 +30,8 @@ class RunLog:
     def __init__(self, folder: Path, first_step: int):
         self.folder = folder
         self.path = folder / "metrics.csv"
+        from torch.utils.tensorboard import SummaryWriter  # evaluation prints tables without it
+
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)
         self._keep_rows_until(first_step)
 

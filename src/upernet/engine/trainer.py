@@ -314,9 +314,7 @@ class Trainer:
         for key in settings.keys() | self.settings.keys():
             old, new = settings.get(key), self.settings.get(key)
             if old != new:
-                raise UserError(
-                    f"{self.folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out"
-                )
+                raise UserError(f"{self.folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out")
         if step > self.run.steps:
             raise UserError(
                 f"run.steps: {self.run.steps}, but {self.folder} holds a run at step {step}; give at least {step}"

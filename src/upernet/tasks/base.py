@@ -1,6 +1,6 @@
 """The contract between a task and the rest of the program.
 
-Model, training loop, parser, evaluator and demo iterate over tasks and know none by name. A task from another
+Model, training loop, parser and evaluator iterate over tasks and know none by name. A task from another
 package works like the ones here: subclass `Task` (or one of the two shapes in `dense.py` and `image.py`) and name the
 class in YAML.
 

@@ -1,0 +1,135 @@
+"""The contract of a source: where its folder is, and what reading an item checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_data import Memory
+from PIL import Image
+
+from upernet.config import UserError, from_class_path, to_plain
+from upernet.data import Annotation, ImageMaskFolder, Item, Source
+from upernet.data.source import image_files
+
+
+@dataclass(kw_only=True)
+class Pair(Source):
+    """One image beside one mask of three labels."""
+
+    layout = "one.png and mask.png"
+
+    @property
+    def annotations(self) -> dict[str, Annotation]:
+        return {"mask": Annotation(("a", "b", "c"), dense=True), "kind": Annotation(("x", "y"), dense=False)}
+
+    def items(self, split: str) -> list[Item]:
+        return [Item("one", self.folder / "one.png", {"mask": self.folder / "mask.png", "kind": 1})]
+
+
+def pair(folder: Path, mask: np.ndarray, image_size: tuple[int, int] = (2, 3)) -> Pair:
+    Image.fromarray(np.full((*image_size, 3), 7, np.uint8)).save(folder / "one.png")
+    Image.fromarray(mask.astype(np.uint8)).save(folder / "mask.png")
+    return Pair(root=str(folder))
+
+
+def test_an_item_is_read_as_arrays(tmp_path: Path) -> None:
+    mask = np.array([[0, 1, 2], [2, 1, 0]])
+    source = pair(tmp_path, mask)
+    (item,) = source.items("train")
+    image, values = source.read(item)
+    assert (image.shape, image.dtype) == ((2, 3, 3), np.uint8)
+    assert (values["mask"].dtype, values["mask"].tolist()) == (np.int64, mask.tolist())
+    assert values["kind"] == 1
+
+
+def test_a_missing_annotation_is_a_missing_key(tmp_path: Path) -> None:
+    source = pair(tmp_path, np.zeros((2, 3)))
+    assert set(source.read(Item("one", tmp_path / "one.png", {"kind": 0}))[1]) == {"kind"}
+
+
+@pytest.mark.parametrize(("size", "told"), [((4, 3), "3×4"), ((3, 2), "2×3")])
+def test_a_mask_of_another_size_is_told(tmp_path: Path, size: tuple[int, int], told: str) -> None:
+    source = pair(tmp_path, np.zeros(size))
+    with pytest.raises(UserError) as caught:
+        source.read(source.items("train")[0])
+    assert str(caught.value) == f"{tmp_path / 'mask.png'}: mask of {told} pixels for an image of 3×2 (one.png)"
+
+
+@pytest.mark.parametrize("values", [[0, 3, 9], [0, 2, 3]])
+def test_an_unknown_value_is_told(tmp_path: Path, values: list[int]) -> None:
+    source = pair(tmp_path, np.array([[0, 1, 2], values]))
+    with pytest.raises(UserError) as caught:
+        source.read(source.items("train")[0])
+    assert str(caught.value) == f"{tmp_path / 'mask.png'}: value 3 is no label; valid: 0 to 2, or the ignored value"
+
+
+def test_a_value_below_unlabelled_is_told(tmp_path: Path) -> None:
+    source = pair(tmp_path, np.zeros((2, 3)))
+    source.read_mask = lambda path: np.full((2, 3), -2)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="value -2 is no label"):
+        source.read(source.items("train")[0])
+
+
+@pytest.mark.parametrize("name", ["one.png", "mask.png"])
+def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
+    source = pair(tmp_path, np.zeros((2, 3)))
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: no such file"):
+        source.read(source.items("train")[0])
+
+
+def test_a_damaged_image_is_told(tmp_path: Path) -> None:
+    source = pair(tmp_path, np.zeros((2, 3)))
+    (tmp_path / "one.png").write_bytes((tmp_path / "one.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"one\.png: ") as caught:
+        source.read(source.items("train")[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_may_hold_a_home_and_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SOME_DATA", str(tmp_path))
+    assert Pair(root="~/set").folder == Pair(root="${SOME_DATA}/set").folder == Pair(root="$SOME_DATA/set").folder
+    assert Pair(root="~/set").folder == tmp_path / "set"
+
+
+def test_a_variable_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPERNET_DATA", raising=False)
+    with pytest.raises(UserError) as caught:
+        _ = Pair(root="${UPERNET_DATA}/set").folder
+    line = "${UPERNET_DATA}/set: an environment variable is not set; for example export UPERNET_DATA=/data"
+    assert str(caught.value) == line
+
+
+def test_a_missing_folder_is_told_with_what_belongs_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        _ = Pair(root=f"{tmp_path}/nowhere").folder
+    assert str(caught.value) == f"{tmp_path}/nowhere: no such folder; Pair expects there one.png and mask.png"
+
+
+def test_image_files_are_sorted_and_only_images(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/z.png", "a/b/c.webp", "notes.txt", "Thumbs.db", "a/._z.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.relative_to(tmp_path).as_posix() for p in image_files(tmp_path)] == ["a/b/c.webp", "a/z.png", "b.JPG"]
+
+
+def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=rf"{folder.name}: no images; expected files ending .*\.jpg"):
+            image_files(folder)
+
+
+def test_a_source_comes_back_from_yaml() -> None:
+    for source in (Memory(labels=["a", "b"], salt=3), ImageMaskFolder(root="~/x", ignore_value=None)):
+        again = from_class_path(Source, to_plain(source), "here")  # type: ignore[type-abstract]
+        # YAML has no tuples, and a command line reads types that from_plain need not know.
+        assert to_plain(again) == to_plain(source)
+        assert type(again) is type(source)
+    assert ImageMaskFolder.class_path() == "upernet.data.ImageMaskFolder"
+    assert Memory.class_path() == "fake_data.Memory"

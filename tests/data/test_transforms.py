@@ -1,0 +1,233 @@
+"""One random geometry for an image and its maps, then colour for the image alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fake_data import blocks, picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import upernet.data.transforms as transforms
+from upernet.config import UserError
+from upernet.data.config import AugmentConfig
+from upernet.data.labels import IGNORE
+from upernet.data.transforms import PAD_GREY, Augment
+
+STILL: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
+
+
+def augment(image: Tensor, mask: Tensor, seed: int = 0, **options: Any) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    view, maps = Augment(AugmentConfig(**options))(image, {"mask": mask})
+    return view, maps["mask"]
+
+
+def coded(mask: np.ndarray) -> tuple[Tensor, Tensor]:
+    """An image whose colours tell the labels of its mask."""
+    return torch.from_numpy(picture(mask)).permute(2, 0, 1), torch.from_numpy(mask)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_pixel_stays_with_its_label_in_crops_and_flips(seed: int) -> None:
+    """Each pixel has a label and a colour of its own; crops smaller, and in one axis larger, than the image."""
+    image, mask = coded(np.arange(48 * 80).reshape(48, 80))
+    view, cut = augment(image, mask, seed, crop=(64, 40), scale=(1.0, 1.0), flip=0.5)
+    inside = cut != IGNORE
+    assert inside.sum() == 48 * 40
+    assert torch.equal(view[:, inside], torch.from_numpy(picture(cut[inside].numpy())).T)
+    # A crop, not a shuffle: neighbours stay neighbours, in one direction or the other.
+    rows = cut[inside].view(48, 40)
+    assert (rows.diff(dim=1) == rows[0, 1] - rows[0, 0]).all()
+    assert (rows.diff(dim=0) == 80).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_image_and_mask_share_their_geometry_when_scaled(seed: int) -> None:
+    """Away from the borders of its block, a pixel's colour tells its label, whatever scale, stretch and flip."""
+    image, mask = coded(blocks("scaled", range(40), (192, 256), block=32))
+    view, cut = augment(image, mask, seed, crop=(96, 96), scale=(0.4, 2.5), aspect=1.5)
+    maps = cut[None].float()
+    middle = -F.max_pool2d(-maps, 9, 1, 4) == F.max_pool2d(maps, 9, 1, 4)  # one label within 4 pixels
+    middle = middle[0] & (cut != IGNORE)
+    assert middle.sum() > 500
+    difference = view[:, middle].int() - torch.from_numpy(picture(cut[middle].numpy())).T
+    assert difference.abs().max() <= 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    crop=st.tuples(st.integers(32, 70), st.integers(32, 70)),
+    short_side=st.one_of(st.none(), st.integers(1, 100)),
+    aspect=st.floats(1, 2),
+    seed=st.integers(0, 2**31),
+)
+def test_any_image_gives_the_size_asked_for_and_padding_is_grey_and_ignored(
+    size: tuple[int, int], crop: tuple[int, int], short_side: int | None, aspect: float, seed: int
+) -> None:
+    image, mask = torch.full((3, *size), 10, dtype=torch.uint8), torch.full(size, 334)
+    view, cut = augment(image, mask, seed, crop=crop, short_side=short_side, aspect=aspect)
+    assert (view.shape, view.dtype, type(view)) == ((3, *crop), torch.uint8, Tensor)
+    assert (cut.shape, cut.dtype, type(cut)) == (crop, torch.int64, Tensor)
+    assert set(cut.unique().tolist()) <= {IGNORE, 334}
+    assert (cut == 334).any()
+    assert torch.equal((view == PAD_GREY).all(0), cut == IGNORE)
+    assert (view[:, cut == 334] == 10).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**31), st.floats(0.2, 4), st.floats(1, 2))
+def test_labels_are_never_mixed(seed: int, scale: float, aspect: float) -> None:
+    """Between 0 and 334 lies 167, a label that is not there."""
+    mask = torch.from_numpy(blocks("never mixed", [0, 100, 255, 256, 334], (70, 90), block=3))
+    image = torch.zeros(3, 70, 90, dtype=torch.uint8)
+    _, cut = augment(image, mask, seed, crop=(64, 64), scale=(scale, scale), aspect=aspect)
+    assert set(cut.unique().tolist()) <= {IGNORE, 0, 100, 255, 256, 334}
+
+
+def test_unlabelled_stays_unlabelled() -> None:
+    mask = torch.full((64, 64), IGNORE)
+    mask[:, 32:] = 3
+    _, cut = augment(torch.zeros(3, 64, 64, dtype=torch.uint8), mask, crop=(96, 96), scale=(1.5, 1.5), flip=0.0)
+    assert torch.equal(cut[:, :47].unique(), torch.tensor([IGNORE]))
+    assert torch.equal(cut[:, 49:].unique(), torch.tensor([3]))
+
+
+COLOUR = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2, "grey": 0.3}
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_colour_leaves_maps_alone(name: str) -> None:
+    rng = np.random.default_rng(0)
+    image, mask = torch.from_numpy(rng.integers(0, 256, (3, 64, 64), dtype=np.uint8)), torch.arange(4096).view(64, 64)
+    changed = 0
+    for seed in range(6):
+        plain, plain_cut = augment(image, mask, seed, crop=(48, 48))
+        view, cut = augment(image, mask, seed, crop=(48, 48), **{name: COLOUR[name]})
+        assert torch.equal(cut, plain_cut)
+        changed += not torch.equal(view, plain)
+    assert changed > 0
+
+
+def test_grey_drops_all_colour() -> None:
+    image, mask = coded(blocks("grey", range(40)))
+    view, _ = augment(image, mask, crop=(32, 32), grey=1.0, **STILL)
+    assert torch.equal(view[0], view[1])
+    assert torch.equal(view[0], view[2])
+    assert len(view.unique()) > 1
+
+
+def test_padding_stays_grey_under_all_colours() -> None:
+    image, mask = coded(blocks("small", range(40), (32, 32)))
+    for seed in range(4):
+        view, cut = augment(image, mask, seed, crop=(48, 48), **STILL, **COLOUR)
+        assert view[:, cut == IGNORE].eq(PAD_GREY).all()
+
+
+def test_flip_mirrors() -> None:
+    image, mask = coded(np.arange(48 * 64).reshape(48, 64))
+    view, cut = augment(image, mask, crop=(48, 64), scale=(1.0, 1.0), flip=1.0)
+    assert torch.equal(view, image.flip(2))
+    assert torch.equal(cut, mask.flip(1))
+
+
+def test_nothing_random_is_the_identity() -> None:
+    image, mask = coded(np.arange(48 * 64).reshape(48, 64))
+    view, cut = augment(image, mask, crop=(48, 64), **STILL)
+    assert torch.equal(view, image)
+    assert torch.equal(cut, mask)
+
+
+def test_short_side_brings_the_whole_image_to_size() -> None:
+    mask = torch.arange(4).view(2, 2).repeat_interleave(64, 0).repeat_interleave(96, 1)  # 128 × 192 in four quarters
+    _, cut = augment(torch.zeros(3, 128, 192, dtype=torch.uint8), mask, crop=(64, 96), short_side=64, **STILL)
+    assert torch.equal(cut, mask[::2, ::2])
+
+
+def test_maps_are_sampled_in_the_middle_of_the_pixels_that_the_image_averages() -> None:
+    """A third of the size: the map keeps the centre of each 3 × 3, not its corner, half a pixel beside the image."""
+    image, mask = coded(np.arange(96 * 96).reshape(96, 96))
+    _, cut = augment(image, mask, crop=(32, 32), scale=(1 / 3, 1 / 3), flip=0.0)
+    assert torch.equal(cut, mask[1::3, 1::3])
+
+
+@settings(deadline=None, max_examples=40)
+@given(size=st.tuples(st.integers(1, 90), st.integers(1, 90)), aspect=st.floats(1, 2), seed=st.integers(0, 2**31))
+def test_an_image_with_one_label_fills_the_crop(size: tuple[int, int], aspect: float, seed: int) -> None:
+    """Its label would cover the padding too."""
+    torch.manual_seed(seed)
+    view, _ = Augment(AugmentConfig(crop=(40, 64), scale=(0.5, 2.0), aspect=aspect))(
+        torch.full((3, *size), 10, dtype=torch.uint8), {}
+    )
+    assert view.shape == (3, 40, 64)
+    assert (view == 10).all()
+
+
+def test_scale_is_uniform_in_its_logarithm_and_stretch_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    window = transforms._window
+    monkeypatch.setattr(
+        transforms, "_window", lambda size, crop, scale: seen.append(scale) or window(size, crop, scale)
+    )
+    torch.manual_seed(0)
+    view = Augment(AugmentConfig(crop=(32, 32), scale=(0.5, 2.0), aspect=1.5))
+    for _ in range(400):
+        view(torch.zeros(3, 32, 32, dtype=torch.uint8), {"mask": torch.zeros(32, 32, dtype=torch.int64)})
+    down, across = torch.tensor(seen).view(400, 2).T
+    logarithm, ratio = (down * across).log2() / 2, down / across
+    assert ((logarithm >= -1) & (logarithm <= 1)).all()
+    quarters = torch.histc(logarithm, 4, -1, 1)
+    assert ((quarters > 65) & (quarters < 135)).all()
+    assert ratio.min() >= 1 / 1.5 - 1e-6
+    assert ratio.max() <= 1.5 + 1e-6
+    assert (ratio.min() < 0.72) & (ratio.max() > 1.4)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 300), st.integers(32, 200), st.floats(0.5, 8))
+def test_a_window_lies_in_the_image_and_magnifies_as_asked(size: int, crop: int, scale: float) -> None:
+    start, length, scaled, before = transforms._window(size, crop, scale)
+    assert 0 <= start <= start + length <= size
+    assert 0 <= before <= before + scaled <= crop
+    assert length > 0
+    assert scaled > 0
+    assert abs(scaled - length * scale) <= max(1, scale) / 2 + 1e-6
+    assert length == size or scaled == crop  # nothing is cut off that would have fitted
+
+
+def test_every_position_is_reached() -> None:
+    """Windows at both ends of the image, and images at both ends of the padding."""
+    torch.manual_seed(0)
+    cuts = {transforms._window(36, 32, 1.0)[0] for _ in range(100)}
+    pads = {transforms._window(28, 32, 1.0)[3] for _ in range(100)}
+    assert cuts == pads == {0, 1, 2, 3, 4}
+
+
+def test_the_same_seed_gives_the_same_view_and_another_another() -> None:
+    image, mask = coded(blocks("seeded", range(40), (90, 120)))
+    one, again, other = (augment(image, mask, seed, crop=(64, 64), **COLOUR)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": (2.0, 0.5)}, r"augment\.scale: \[2\.0, 0\.5\] is no range; for example"),
+        ({"scale": (0.0, 1.0)}, r"augment\.scale"),
+        ({"crop": (512, 31)}, r"augment\.crop: 31 is not at least 32; for example \[512, 512\]"),
+        ({"aspect": 0.5}, r"augment\.aspect: 0\.5 is not at least 1"),
+        ({"hue": 0.6}, r"augment\.hue: 0\.6 is not from 0 to 0\.5"),
+        ({"flip": -0.1}, r"augment\.flip: -0\.1 is not from 0 to 1"),
+        ({"brightness": -1.0}, r"augment\.brightness: -1\.0 is not at least 0"),
+    ],
+)
+def test_bad_augmentation_is_told(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        AugmentConfig(**options)

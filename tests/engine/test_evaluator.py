@@ -1,0 +1,200 @@
+"""A model that sees through the pictures, and one that is wrong in a known way, measured on sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_data import blocks, picture
+from torch import Tensor, nn
+
+from upernet.config import InferenceConfig
+from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.labels import IGNORE
+from upernet.data.mixture import LabelledSource, bind_sources
+from upernet.data.source import Annotation, Item, Source
+from upernet.engine.evaluator import evaluate_source, source_answers
+from upernet.tasks import Object, Part, Scene, Semantic, Task
+
+LABELS = ["sky", "car", "wheel", "void"]
+
+
+class Coloured(Source):
+    """Pictures whose colours tell their labels exactly, with a mask and an image-level label."""
+
+    layout = "nothing"
+    size = (32, 48)
+    count = 3
+
+    @property
+    def annotations(self) -> dict[str, Annotation]:
+        return {"mask": Annotation(tuple(LABELS), dense=True), "kind": Annotation(("empty", "busy"), dense=False)}
+
+    def items(self, split: str) -> list[Item]:
+        return [Item(f"{split}_{i}", Path(__file__), {"kind": i % 2}) for i in range(self.count)]
+
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
+        mask = blocks(item.id, range(4), self.size)
+        return picture(mask), {"mask": mask, **item.annotations}
+
+
+class Seer(nn.Module):
+    """Logits at full size from the distance of a pixel's colour to each label's; the last task asked is remembered."""
+
+    def __init__(self, answers: dict[str, Tensor], image_logits: dict[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.dummy = nn.Parameter(torch.zeros(()))
+        self.colours = torch.from_numpy(picture(np.arange(4))).float()
+        self.answers, self.image_logits = answers, image_logits or {}
+        self.config = SimpleNamespace(align_corners=False)
+
+    def forward(self, image: Tensor, tasks: set[str]) -> dict[str, Tensor]:
+        self.asked, self.seen = set(tasks), tuple(image.shape)
+        distance = (image[0, None] * 255 - self.colours[:, :, None, None]).abs().sum(1)
+        label = distance.argmin(0)
+        logits = {n: t[label].permute(2, 0, 1)[None] * 20 for n, t in self.answers.items() if n in tasks}
+        return logits | {n: t[None] for n, t in self.image_logits.items() if n in tasks}
+
+
+def bind(tasks: dict[str, Task], **targets: TargetConfig) -> LabelledSource:
+    for task in tasks.values():
+        task.bind(tasks)
+    config = SourceConfig(dataset=Coloured(root="."), targets=targets)
+    return bind_sources(DataConfig(sources={"drawn": config}), tasks)["drawn"]
+
+
+def evaluate(model: Seer, tasks: dict[str, Task], source: LabelledSource, **options: Any) -> list[Any]:
+    return evaluate_source(model, tasks, source, InferenceConfig(**options.pop("inference", {})), **options)  # type: ignore[arg-type]
+
+
+CLASSES = ["sky", "car"]
+MEANING = {"wheel": "car", "void": None}
+RIGHT = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 0]])
+"""Label → class: sky is sky; car and wheel are car; void, unlabelled, is called sky."""
+
+
+def test_a_perfect_model() -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES)}
+    source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
+    (result,) = evaluate(Seer({"object": RIGHT}), tasks, source)
+    assert (result.source, result.task, result.images) == ("drawn", "object", 3)
+    assert result.values == {"mIoU": 1.0, "mAcc": 1.0, "PA": 1.0}
+    assert list(result.per_class) == ["sky", "car"]
+
+
+def test_a_model_that_takes_wheels_for_sky() -> None:
+    """Every count from the masks themselves."""
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES)}
+    source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
+    wrong = RIGHT.clone()
+    wrong[2] = torch.tensor([1.0, 0])
+    (result,) = evaluate(Seer({"object": wrong}), tasks, source)
+    masks = np.stack([blocks(f"val_{i}", range(4), Coloured.size) for i in range(3)])
+    sky, car, wheel = ((masks == i).sum() for i in range(3))
+    assert result.per_class["sky"]["IoU"] == pytest.approx(sky / (sky + wheel))
+    assert result.per_class["car"]["IoU"] == pytest.approx(car / (car + wheel))
+    assert result.values["PA"] == pytest.approx((sky + car) / (sky + car + wheel))
+
+
+def test_maps_are_compared_at_the_labels_own_size() -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES)}
+    source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
+    model = Seer({"object": RIGHT})
+    sample = source.sample(source.items("val")[0])
+    ((name, _, predicted, truth),) = source_answers(model, tasks, source, sample, InferenceConfig(short_side=64))  # type: ignore[arg-type]
+    assert model.seen == (1, 3, 64, 96)
+    assert (name, tuple(predicted.shape), tuple(truth.shape)) == ("object", (1, 32, 48), (1, 32, 48))
+    assert (predicted == truth)[truth != IGNORE].float().mean() > 0.6
+
+
+def test_an_image_level_answer_is_measured_as_top_1() -> None:
+    """Kinds 0, 1, 0; the model always says the first class, which the source calls busy."""
+    tasks: dict[str, Task] = {"scene": Scene(labels=["crowd", "desert"])}
+    target = TargetConfig(classes={"busy": "crowd", "empty": "desert"}, annotation="kind")
+    model = Seer({}, {"scene": torch.tensor([1.0, 0.0])})
+    (result,) = evaluate(model, tasks, bind(tasks, scene=target))
+    assert (result.images, result.values) == (3, {"top-1": pytest.approx(1 / 3)})
+    assert result.per_class == {"desert": {"top-1": 0.0}, "crowd": {"top-1": 1.0}}
+
+
+def test_a_dense_task_may_be_measured_by_one_label_per_image() -> None:
+    tasks: dict[str, Task] = {"material": Object(labels=["paper", "glass"])}
+    target = TargetConfig(classes={"empty": "paper", "busy": "glass"}, annotation="kind")
+    everywhere_glass = torch.tensor([[0.0, 1.0]] * 4)
+    (result,) = evaluate(Seer({"material": everywhere_glass}), tasks, bind(tasks, material=target))
+    assert (result.images, result.values) == (3, {"top-1": pytest.approx(1 / 3)})
+
+
+def test_sets_are_measured_in_the_sources_own_labels() -> None:
+    """The source says "car or sky" and "wheel"; predicting sky where it means a car is right there."""
+    tasks: dict[str, Task] = {"object": Object(labels=["sky", "car", "wheel"])}
+    meaning = {"sky": ["sky", "car"], "car": ["sky", "car"], "wheel": "wheel", "void": None}
+    always_sky_or_wheel = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1]])
+    source = bind(tasks, object=TargetConfig(classes=meaning, annotation="mask"))
+    (result,) = evaluate(Seer({"object": always_sky_or_wheel}), tasks, source)
+    assert result.values == {"mIoU": 1.0, "mAcc": 1.0, "PA": 1.0}
+    assert list(result.per_class) == ["sky", "wheel"]
+
+
+def test_parts_are_taken_inside_predicted_objects_though_the_source_measures_none() -> None:
+    tasks: dict[str, Task] = {"part": Part(parts={"car": ["wheel"]}), "object": Object(labels=CLASSES)}
+    meaning = {"sky": None, "car": "car/-", "wheel": "car/wheel", "void": None}
+    source = bind(tasks, part=TargetConfig(classes=meaning, annotation="mask"))
+    right = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1]])  # outside cars it says wheel, which must not count
+    model = Seer({"object": RIGHT, "part": right})
+    (result,) = evaluate(model, tasks, source)
+    assert model.asked == {"part", "object"}
+    assert (result.task, result.values) == ("part", {"mIoU-bg": 1.0, "PA": 1.0})
+    blind = Seer({"object": torch.tensor([[1.0, 0]] * 4), "part": right})
+    assert evaluate(blind, tasks, source)[0].values == {"mIoU-bg": 0.0, "PA": 0.0}
+
+
+def test_only_what_is_marked_is_measured() -> None:
+    tasks: dict[str, Task] = {
+        "object": Object(labels=CLASSES),
+        "helper": Semantic(labels=CLASSES, target="object", auxiliary=True),
+        "other": Semantic(labels=CLASSES),
+        "scene": Scene(labels=["x"]),
+    }
+    source = bind(
+        tasks,
+        object=TargetConfig(classes=MEANING, annotation="mask"),
+        other=TargetConfig(classes=MEANING, annotation="mask", evaluate=False),
+        scene=TargetConfig(constant=["x"]),
+    )
+    model = Seer({"object": RIGHT, "helper": RIGHT, "other": RIGHT}, {"scene": torch.zeros(1)})
+    results = evaluate(model, tasks, source)
+    assert [result.task for result in results] == ["object"]
+    assert model.asked == {"object"}
+
+
+def test_nothing_to_measure_reads_nothing() -> None:
+    tasks: dict[str, Task] = {"scene": Scene(labels=["x"])}
+    source = bind(tasks, scene=TargetConfig(constant=["x"]))
+    called: list[int] = []
+    assert evaluate(Seer({}), tasks, source, advance=lambda: called.append(1)) == []
+    assert called == []
+
+
+def test_every_image_is_told_of() -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES)}
+    source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
+    called: list[int] = []
+    (result,) = evaluate(Seer({"object": RIGHT}), tasks, source, advance=lambda: called.append(1))
+    assert result.images == len(called) == 3
+
+
+def test_images_without_a_label_are_not_counted() -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES), "scene": Scene(labels=["crowd"])}
+    source = bind(
+        tasks,
+        object=TargetConfig(classes=dict.fromkeys(LABELS, None) | {"car": "car"}, annotation="mask"),
+        scene=TargetConfig(classes={"busy": "crowd", "empty": None}, annotation="kind"),
+    )
+    results = evaluate(Seer({"object": RIGHT}, {"scene": torch.zeros(1)}), tasks, source)
+    assert {result.task: result.images for result in results} == {"object": 3, "scene": 1}
+    assert results[1].values == {"top-1": 1.0}

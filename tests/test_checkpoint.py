@@ -1,0 +1,260 @@
+"""A model on disk: the same weights back, and one line for everything that can be wrong with a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+import upernet.checkpoint as checkpoint
+from upernet.checkpoint import CONFIG, WEIGHTS, build_model, find_model, load_model, load_weights, save_model
+from upernet.config import InferenceConfig, ModelConfig, UserError
+from upernet.model import UPerNet
+from upernet.tasks import Object, Part, Scene, Task
+
+INFERENCE = InferenceConfig(short_side=64, max_side=128, antialias=True)
+
+
+def tasks(**changed: Task | None) -> dict[str, Task]:
+    made: dict[str, Any] = {
+        "scene": Scene(labels={"street": "#102030", "field": "#00ff00"}, width=8),
+        "object": Object(labels=["car", "house"], width=8),
+        "part": Part(parts={"car": ["wheel"]}, width=8),
+    }
+    return {name: task for name, task in (made | changed).items() if task is not None}
+
+
+def network(seed: int = 0, **changed: Task | None) -> UPerNet:
+    """A tiny network whose every tensor has been moved away from its start."""
+    torch.manual_seed(seed)
+    own = tasks(**changed)
+    model = build_model(ModelConfig(backbone="test_resnet", width=8, mean=(0.1, 0.2, 0.3), pooling="precise"), own)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(torch.randint_like(value, 1, 5)) if not value.is_floating_point() else value.add_(
+                torch.rand_like(value)
+            )
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(tmp_path / "m", network(), tasks(), INFERENCE, info={"step": 7, "note": "höhe"})
+    return tmp_path / "m"
+
+
+def moved(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
+    assert one.keys() == other.keys()
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def edit(folder: Path, change: Any) -> Path:
+    """Change the content of a model's configuration."""
+    path = folder / CONFIG
+    content = yaml.safe_load(path.read_text())
+    change(content)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+# --- there and back -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_comes_back_bit_for_bit(folder: Path) -> None:
+    model, loaded, inference = load_model(folder)
+    original = network()
+    assert not moved(original.state_dict(), model.state_dict())
+    assert (loaded, inference, model.config) == (tasks(), INFERENCE, original.config)
+    assert list(loaded) == ["scene", "object", "part"]
+    assert not model.training
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        answers, expected = model(image), original.eval()(image)
+    assert all(torch.equal(answers[name], expected[name]) for name in expected)
+    # The part task has been introduced to the objects.
+    decoded = loaded["part"].decode(torch.rand(1, 2, 1, 2), {"object": torch.tensor([[[0, 1]]])})
+    assert decoded[0, 0, 1] == -1
+
+
+def test_a_folder_holds_two_files_and_what_it_was_told(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    content = yaml.safe_load((folder / CONFIG).read_text())
+    assert content["format"] == 1
+    assert content["info"] == {"step": 7, "note": "höhe"}
+    assert "höhe" in (folder / CONFIG).read_text()
+
+
+def test_half_precision_rounds_once(tmp_path: Path) -> None:
+    original = network()
+    save_model(tmp_path, original, tasks(), INFERENCE, half=True)
+    stored = load_file(tmp_path / WEIGHTS)
+    assert {value.dtype for value in stored.values()} == {torch.float16, torch.int64}
+    model, _, _ = load_model(tmp_path)
+    for name, value in model.state_dict().items():
+        before = original.state_dict()[name]
+        assert value.dtype == before.dtype
+        assert torch.equal(value, before.half().float() if before.is_floating_point() else before)
+
+
+def test_weights_too_large_for_half_precision_are_told_and_nothing_is_written(folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = network()
+    torch.nn.init.constant_(model.heads["object"].classifier.bias, 1e6)
+    with pytest.raises(UserError) as caught:
+        save_model(folder, model, tasks(), INFERENCE, half=True)
+    line = "heads.object.classifier.bias: largest value 1e+06 does not fit float16; save with half=False"
+    assert str(caught.value) == line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("failure", ["values that are not plain", "disk full"])
+def test_a_save_that_fails_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    info: dict[str, Any] = {}
+    if failure == "disk full":
+
+        def full(path: Path, fill: Any) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(checkpoint, "write_whole", full)
+    else:
+        info["model"] = object()
+    with pytest.raises((OSError, yaml.YAMLError)):
+        save_model(folder, network(1), tasks(), INFERENCE, info=info)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_is_saved_over(folder: Path) -> None:
+    save_model(folder, network(1), tasks(), INFERENCE)
+    assert not moved(load_model(folder)[0].state_dict(), network(1).state_dict())
+
+
+# --- folders that are wrong -----------------------------------------------------------------------------------------
+
+
+def told(folder: str | Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("missing", [CONFIG, WEIGHTS, None])
+def test_no_model_is_told(folder: Path, missing: str | None) -> None:
+    if missing is None:
+        folder = folder / "nowhere"
+    else:
+        (folder / missing).unlink()
+    line = told(folder)
+    assert line.startswith(
+        f"{folder}: no model; give a folder with model.safetensors and config.yaml, or a shipped name"
+    )
+
+
+def test_a_shipped_model_is_found_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", folder.parent)
+    assert checkpoint.shipped_models() == ["m"]
+    assert find_model("m") == folder
+    assert told("n").endswith("or a shipped name (m)")
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, -1])
+def test_damaged_weights_are_told(folder: Path, size: int) -> None:
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:size])
+    assert told(folder).startswith(f"{path}: no readable safetensors file (")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"a: [", "no YAML ("),
+        (b"\xff\xfe\x00", "no YAML ("),
+        (b"- 1", "expected the keys model and tasks"),
+        (b"", "expected the keys model and tasks"),
+        (b"model: {}", "expected the keys model and tasks"),
+        pytest.param(
+            b"{model: {}, tasks: [1]}",
+            "",
+            marks=pytest.mark.xfail(
+                strict=True, raises=AttributeError, reason="load_model() takes tasks for a mapping"
+            ),
+        ),
+        (b"{model: {}, tasks: {scene: null}}", "tasks.scene: expected class_path"),
+        (b"{model: 3, tasks: {}}", "model: expected a mapping for ModelConfig, found 3"),
+    ],
+)
+def test_a_damaged_configuration_is_told(folder: Path, text: bytes, message: str) -> None:
+    (folder / CONFIG).write_bytes(text)
+    assert told(folder).startswith(f"{folder / CONFIG}: {message}")
+
+
+def test_an_unknown_task_class_is_told(folder: Path) -> None:
+    path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="their_project.Scene"))
+    assert told(folder).startswith(f"{path}: tasks.scene: cannot import 'their_project.Scene': No module named")
+
+
+def test_a_class_that_is_no_task_is_told(folder: Path) -> None:
+    path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="subprocess.Popen"))
+    assert told(folder) == f"{path}: tasks.scene: 'subprocess.Popen' is no Task"
+
+
+def test_unknown_keys_are_told(folder: Path) -> None:
+    path = edit(folder, lambda c: c["model"].update(widht=9))
+    assert told(folder).startswith(f"{path}: model: unknown key 'widht' for ModelConfig; valid keys: backbone,")
+    edit(folder, lambda c: c["model"].pop("widht"))
+    edit(folder, lambda c: c["tasks"]["part"]["init_args"].update(kind=1))
+    assert told(folder).startswith(f"{path}: tasks.part: unknown key 'kind' for Part; valid keys: level,")
+
+
+def test_weights_of_another_network_are_told(folder: Path) -> None:
+    edit(folder, lambda c: c["tasks"]["object"]["init_args"]["labels"].append("tree"))
+    line = told(folder)
+    assert line.startswith(f"{folder / WEIGHTS}: 2 tensors do not fit the network of config.yaml, first 'heads.object.")
+    edit(folder, lambda c: c["tasks"].pop("scene"))
+    assert "'heads.scene." in told(folder)
+
+
+# --- weights to start from ------------------------------------------------------------------------------------------
+
+
+def test_starting_from_a_model_with_other_tasks(folder: Path) -> None:
+    """Heads of the same shape are taken; one with other classes, and one that is new, keep their own start."""
+    trees = Object(labels=["car", "house", "tree"], width=8)
+    model = network(1, object=trees, new=Scene(labels=["a", "b"], width=8), scene=None)
+    start, given = {k: v.clone() for k, v in model.state_dict().items()}, load_file(folder / WEIGHTS)
+    load_weights(model, folder / WEIGHTS, partial=True)
+    for name, value in model.state_dict().items():
+        fresh = name.startswith(("heads.object.", "heads.new."))
+        assert torch.equal(value, start[name] if fresh else given[name]), name
+
+
+def test_a_head_is_taken_whole_or_not_at_all(folder: Path) -> None:
+    """The convolution of the object head would fit, but its classifier has other classes."""
+    model = network(1, object=Object(labels=["car", "house", "tree"], width=8))
+    before = {k: v.clone() for k, v in model.heads["object"].state_dict().items()}
+    load_weights(model, folder / WEIGHTS, partial=True)
+    assert not moved(before, model.heads["object"].state_dict())
+
+
+def test_another_backbone_is_no_start(folder: Path) -> None:
+    model = build_model(ModelConfig(backbone="test_efficientnet", width=8), tasks())
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"tensors do not fit the network of config\.yaml, first 'backbone\."):
+        load_weights(model, folder / WEIGHTS, partial=True)
+    assert not moved(before, model.state_dict())
+
+
+def test_without_partial_every_head_must_fit(folder: Path) -> None:
+    with pytest.raises(UserError, match="do not fit the network"):
+        load_weights(network(1, scene=None), folder / WEIGHTS)
+
+
+def test_parts_need_their_objects() -> None:
+    with pytest.raises(UserError, match="reads the objects of task 'object'; tasks: part"):
+        build_model(ModelConfig(backbone="test_resnet", width=8), {"part": Part(parts={"car": ["wheel"]})})
