@@ -3,7 +3,8 @@
     python benchmarks/predict_speed.py [--photo FILE] [--model upp-mini] [--runs 15] [--threads 2]
 
 Model time is the network alone, on the photograph as the parser shows it; parsing adds reading, resizing and decoding
-to maps at the photograph's size. Medians; CPU time counts all threads and is steadier than wall time on a shared machine.
+to maps at the photograph's size. Medians; CPU time counts all threads, and is steadier than wall time where others
+work on the same machine.
 """
 
 from __future__ import annotations

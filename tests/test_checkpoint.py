@@ -178,13 +178,8 @@ def test_damaged_weights_are_told(folder: Path, size: int) -> None:
         (b"- 1", "expected the keys model and tasks"),
         (b"", "expected the keys model and tasks"),
         (b"model: {}", "expected the keys model and tasks"),
-        pytest.param(
-            b"{model: {}, tasks: [1]}",
-            "",
-            marks=pytest.mark.xfail(
-                strict=True, raises=AttributeError, reason="load_model() takes tasks for a mapping"
-            ),
-        ),
+        (b"{model: {}, tasks: [1]}", "expected the keys model and tasks"),
+        (b"{model: {width: wide}, tasks: {}}", "a value of the wrong kind"),
         (b"{model: {}, tasks: {scene: null}}", "tasks.scene: expected class_path"),
         (b"{model: 3, tasks: {}}", "model: expected a mapping for ModelConfig, found 3"),
     ],
@@ -196,7 +191,23 @@ def test_a_damaged_configuration_is_told(folder: Path, text: bytes, message: str
 
 def test_an_unknown_task_class_is_told(folder: Path) -> None:
     path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="their_project.Scene"))
-    assert told(folder).startswith(f"{path}: tasks.scene: cannot import 'their_project.Scene': No module named")
+    assert (
+        told(folder) == f"{path}: tasks.scene comes from module 'their_project'; if you trust it, --trust their_project"
+    )
+
+
+def test_a_module_of_the_users_own_is_imported_only_with_consent(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing a module runs it: a downloaded file must not choose which."""
+    code = "import pathlib\nfrom upernet.tasks import Scene\n\npathlib.Path(__file__).with_suffix('.ran').touch()\n\n\n"
+    (tmp_path / "their_rooms.py").write_text(code + "class Room(Scene):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="their_rooms.Room"))
+    assert told(folder) == f"{path}: tasks.scene comes from module 'their_rooms'; if you trust it, --trust their_rooms"
+    assert not (tmp_path / "their_rooms.ran").exists()
+    _, loaded, _ = load_model(folder, trust=["their_rooms"])
+    assert type(loaded["scene"]).__name__ == "Room"
 
 
 def test_a_class_that_is_no_task_is_told(folder: Path) -> None:

@@ -146,7 +146,6 @@ def test_a_class_that_cannot_be_had_is_told(spec: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=(TypeError, ValueError), reason="from_class_path() lets these through")
 @pytest.mark.parametrize(
     ("base", "spec"),
     [

@@ -99,7 +99,10 @@ def load_model(name_or_path: str | Path, trust: Sequence[str] = ()) -> tuple[UPe
     """
     folder = find_model(name_or_path)
     config, tasks, inference = read_model_config(folder, trust)
-    model = build_model(config, tasks)
+    try:
+        model = build_model(config, tasks)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WorkError(f"{folder / CONFIG}: no network can be built ({' '.join(str(error).split())})") from error
     load_weights(model, folder / WEIGHTS)
     return model.eval(), tasks, inference
 
@@ -109,21 +112,27 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
     path = folder / CONFIG
     try:
         content = yaml.safe_load(path.read_text())
-        for spec in content["tasks"].values():
-            module = str(spec["class_path"]).rpartition(".")[0]
-            # Importing runs a module: a stranger's file must not choose which.
-            if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
-                raise UserError(f"{path}: its task comes from module {module!r}; if you trust it, --trust '[{module}]'")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WorkError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or "model" not in content or not isinstance(content.get("tasks"), dict):
+        raise WorkError(f"{path}: expected the keys model and tasks")
+    for name, spec in content["tasks"].items():
+        class_path = spec.get("class_path") if isinstance(spec, dict) else None
+        if not isinstance(class_path, str):
+            raise WorkError(f"{path}: tasks.{name}: expected class_path, found {spec!r}")
+        module = class_path.rpartition(".")[0]
+        # Importing runs a module: a stranger's file must not choose which.
+        if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
+            raise UserError(f"{path}: tasks.{name} comes from module {module!r}; if you trust it, --trust {module}")
+    try:
         tasks = {
             name: from_class_path(Task, spec, f"{path}: tasks.{name}")  # type: ignore[type-abstract]
             for name, spec in content["tasks"].items()
         }
         config = from_plain(ModelConfig, content["model"], f"{path}: model")
         inference = from_plain(InferenceConfig, content.get("inference") or {}, f"{path}: inference")
-        for task in tasks.values():
-            len(task.classes)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WorkError(f"{path}: no model configuration ({' '.join(str(error).split())})") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise WorkError(f"{path}: a value of the wrong kind ({' '.join(str(error).split())})") from error
     return config, tasks, inference
 
 

@@ -78,7 +78,7 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     from upernet.data.source import Source
     from upernet.tasks.base import Task
 
-    set_parsing_settings(subclasses_enabled=[Task, Source])
+    set_parsing_settings(subclasses_enabled=[Task, Source], docstring_parse_attribute_docstrings=True)
     # A module of the user's own, named in YAML, may lie where the command is run; last, so that it shadows nothing.
     sys.path.append(os.getcwd())
     function = _function(name)
@@ -87,6 +87,7 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         prog=f"upernet {name}", description=(inspect.getdoc(function) or "").split("\n\n")[0], exit_on_error=False
     )
     skip: set[str | int] = set()
+    unread = {"tasks", "optim", "run", "inference"} - parameters.keys() if "data" in parameters else set()
     if "inputs" in parameters:
         parser.add_argument("inputs", nargs="+", metavar="INPUT", help="Image files, folders or quoted globs.")
         skip.add("inputs")
@@ -95,14 +96,17 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
             "--config", action="config", help="YAML file, own or shipped; later ones change earlier ones."
         )
         # A training file also serves to evaluate: its other blocks are read and left alone.
-        for block in {"tasks", "optim", "run", "inference"} - parameters.keys():
+        for block in unread:
             parser.add_argument(f"--{block}", type=Any, help="Not used by this command.")
     parser.add_function_arguments(function, as_positional=False, skip=skip)
     if "data" in parameters and not {"-h", "--help"} & set(words) and not any(w.startswith("--config") for w in words):
         shipped = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml"))
         raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped)}")
     try:
-        options = parser.instantiate(parser.parse_args(_plain_words(words, parameters)))
+        parsed = parser.parse_args(_plain_words(words, parameters))
+        for block in unread:
+            parsed.pop(block, None)  # or a class named in it would be built
+        options = parser.instantiate(parsed)
     except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{name}: {' '.join(str(error).split())}; upernet {name} --help lists the options") from error
     return {key: options[key] for key in parameters}

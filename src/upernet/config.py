@@ -139,16 +139,19 @@ def from_class_path(base: type[T], spec: dict[str, Any], where: str) -> T:
         UserError: If the class cannot be found, is no `base`, or refuses its arguments.
     """
     path = spec.get("class_path") if isinstance(spec, dict) else None
-    if not isinstance(path, str) or "." not in path:
+    if not isinstance(path, str) or "." not in path.strip("."):
         raise UserError(f"{where}: expected class_path: package.module.Class, found {spec!r}")
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{where}: cannot import {path!r}: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise UserError(f"{where}: {path!r} is no {base.__name__}")
-    return from_plain(kind, spec.get("init_args") or {}, where)
+    try:
+        return from_plain(kind, spec.get("init_args") or {}, where)
+    except TypeError as error:
+        raise UserError(f"{where}: {path} cannot be built: {error}") from error
 
 
 @dataclass(kw_only=True)

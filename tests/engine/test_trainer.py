@@ -398,14 +398,7 @@ def test_an_image_that_cannot_be_read_stops_the_run_where_it_is(
     "kind",
     [
         "weights",
-        pytest.param(
-            "statistics",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="update_parameters() copies buffers before _average() averages them with themselves",
-            ),
-        ),
+        "statistics",
     ],
 )
 def test_the_moving_average_is_what_is_measured_and_saved(tmp_path: Path, kind: str) -> None:

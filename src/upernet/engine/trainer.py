@@ -132,9 +132,13 @@ class Trainer:
                     results = self._validate(log)
                 if self.step == self.run.steps:
                     break
+                statistics = [buffer.clone() for buffer in self.plain_model.buffers()]
                 try:
                     losses, waited, took = self._advance(batches)
                 except WorkError:
+                    # The step that failed has moved no weight, but its forward pass has moved the batch statistics.
+                    for buffer, value in zip(self.plain_model.buffers(), statistics, strict=True):
+                        buffer.copy_(value)
                     self._save()
                     raise
                 progress.step(self.step, losses, waited / took)
@@ -156,9 +160,9 @@ class Trainer:
 
     def _validate(self, log: RunLog) -> list[Result]:
         results = self.validate()
-        log.validation(self.step, results)
         self.console.print(results_table(results, f"step {self.step}"))
         self._save_model(results)
+        log.validation(self.step, results)
         picture = preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference)
         if picture is not None:
             log.picture(self.step, picture)
@@ -224,12 +228,11 @@ class Trainer:
         if self.ema is None or self.optim.ema is None:
             return
         first = int(self.ema.n_averaged) == 0
+        before = [buffer.clone() for buffer in self.ema.module.buffers()]
         self.ema.update_parameters(self.plain_model)
-        for mean, value in zip(self.ema.module.buffers(), self.plain_model.buffers(), strict=True):
-            if mean.is_floating_point() and not first:
-                mean.lerp_(value, 1 - self.optim.ema)
-            else:
-                mean.copy_(value)
+        for buffer, mean in zip(self.ema.module.buffers(), before, strict=True):
+            if buffer.is_floating_point() and not first:
+                buffer.copy_(mean.lerp(buffer, 1 - self.optim.ema))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of every task whose target is in the batch; no other branch is computed."""
