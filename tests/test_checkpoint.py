@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import upernet.checkpoint as checkpoint
 from upernet.checkpoint import CONFIG, WEIGHTS, build_model, find_model, load_model, load_weights, save_model
-from upernet.config import InferenceConfig, ModelConfig, UserError
+from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
 from upernet.model import UPerNet
 from upernet.tasks import Object, Part, Scene, Task
 
@@ -259,6 +259,16 @@ def test_another_backbone_is_no_start(folder: Path) -> None:
     with pytest.raises(UserError, match=r"tensors do not fit the network of config\.yaml, first 'backbone\."):
         load_weights(model, folder / WEIGHTS, partial=True)
     assert not moved(before, model.state_dict())
+
+
+def test_a_start_that_lacks_a_tensor_of_the_network_is_told(folder: Path) -> None:
+    """Only heads may be missing."""
+    given = load_file(folder / WEIGHTS)
+    name = next(name for name in given if name.startswith("decoder."))
+    del given[name]
+    save_file(given, folder / WEIGHTS)
+    with pytest.raises(WorkError, match=rf"1 tensors do not fit the network of config\.yaml, first '{name}'"):
+        load_weights(network(1, scene=None), folder / WEIGHTS, partial=True)
 
 
 def test_without_partial_every_head_must_fit(folder: Path) -> None:

@@ -71,7 +71,8 @@ def test_image_and_mask_share_their_geometry_when_scaled(seed: int) -> None:
 def test_any_image_gives_the_size_asked_for_and_padding_is_grey_and_ignored(
     size: tuple[int, int], crop: tuple[int, int], short_side: int | None, aspect: float, seed: int
 ) -> None:
-    image, mask = torch.full((3, *size), 10, dtype=torch.uint8), torch.full(size, 334)
+    # Laid out as a decoded photograph: torch 2.15 fails to shrink a contiguous uint8 image to a single pixel.
+    image, mask = torch.full((*size, 3), 10, dtype=torch.uint8).permute(2, 0, 1), torch.full(size, 334)
     view, cut = augment(image, mask, seed, crop=crop, short_side=short_side, aspect=aspect)
     assert (view.shape, view.dtype, type(view)) == ((3, *crop), torch.uint8, Tensor)
     assert (cut.shape, cut.dtype, type(cut)) == (crop, torch.int64, Tensor)

@@ -54,9 +54,9 @@ class Augment:
         pad = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
 
         def geometry(x: Tensor, how: InterpolationMode) -> Tensor:
-            # torch's filter for bytes breaks down on a result of one pixel.
-            soft = out_rows * out_columns > 1
-            x = F.resized_crop(x, top, left, rows, columns, [out_rows, out_columns], how, antialias=soft)
+            # torch's bilinear filter for bytes breaks down on a result of one pixel.
+            how = how if out_rows * out_columns > 1 else InterpolationMode.NEAREST_EXACT
+            x = F.resized_crop(x, top, left, rows, columns, [out_rows, out_columns], how, antialias=True)
             return F.horizontal_flip(x) if flip else x
 
         # Crop first: only pixels that are kept get resized, and only they get coloured. Maps are resized as plain
