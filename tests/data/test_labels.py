@@ -129,7 +129,6 @@ def test_bad_meanings_are_told(labels: list[str], table: dict[str, str | list[st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="ClassSets.of() takes it, and evaluation stacks no groups: RuntimeError")
 def test_a_table_in_which_nothing_means_anything_is_told() -> None:
     with pytest.raises(UserError, match="nothing"):
         sets_of({"void": None, "border": []})

@@ -147,6 +147,8 @@ class ClassSets:
         for names in named.values():
             ids = {classes.index(name) for name in names if name != "*"} | (set(rest) if "*" in names else set())
             members.append(tuple(sorted(ids)))
+        if not any(members):
+            raise UserError("every label of the source stands for nothing; leave the target out")
         return cls(tuple(labels), tuple(members), classes)
 
     @cached_property
