@@ -78,7 +78,11 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     from upernet.data.source import Source
     from upernet.tasks.base import Task
 
-    set_parsing_settings(subclasses_enabled=[Task, Source], docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(
+        subclasses_enabled=[Task, Source],
+        docstring_parse_attribute_docstrings=True,
+        instantiate_subclass_spec_in_any=False,
+    )
     # A module of the user's own, named in YAML, may lie where the command is run; last, so that it shadows nothing.
     sys.path.append(os.getcwd())
     function = _function(name)
