@@ -81,7 +81,7 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     set_parsing_settings(
         subclasses_enabled=[Task, Source],
         docstring_parse_attribute_docstrings=True,
-        instantiate_subclass_spec_in_any=False,
+        instantiate_subclass_spec_in_any=False,  # a stranger's file must not choose what is run
     )
     # A module of the user's own, named in YAML, may lie where the command is run; last, so that it shadows nothing.
     sys.path.append(os.getcwd())
@@ -107,10 +107,7 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         shipped = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml"))
         raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped)}")
     try:
-        parsed = parser.parse_args(_plain_words(words, parameters))
-        for block in unread:
-            parsed.pop(block, None)  # or a class named in it would be built
-        options = parser.instantiate(parsed)
+        options = parser.instantiate(parser.parse_args(_plain_words(words, parameters)))
     except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{name}: {' '.join(str(error).split())}; upernet {name} --help lists the options") from error
     return {key: options[key] for key in parameters}

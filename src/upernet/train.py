@@ -45,13 +45,14 @@ def train(
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
     if run.init is not None:
-        model, known, inference = read_model_config(find_model(run.init))
+        start = find_model(run.init)
+        model, known, inference = read_model_config(start)
         tasks = known | tasks
     torch.manual_seed(run.seed)
     network = build_model(model, tasks)
     sources = bind_sources(data, tasks)
     if run.init is not None:
-        load_weights(network, find_model(run.init) / WEIGHTS, partial=True)
+        load_weights(network, start / WEIGHTS, partial=True)
     elif run.backbone_weights is not None:
         load_backbone_weights(network.backbone, model.backbone, run.backbone_weights)
     trainer = Trainer(network, tasks, sources, data=data, optim=optim, run=run, inference=inference)
