@@ -43,6 +43,8 @@ class Part(Task):
     """3×3 convolutions in the head before the classifier."""
     width: int = 128
     """Channels of those convolutions."""
+    no_part_weight: float = 1.0
+    """Factor of the loss on pixels that are no named part; below 1 helps parts that cover little of their object."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -79,16 +81,21 @@ class Part(Task):
         return DenseHead(in_channels, len(self.classes), convs=self.convs, width=self.width, dropout=0.0)
 
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
-        """Mean negative log-likelihood over the labelled pixels of each object, summed over objects."""
+        """Mean negative log-likelihood over the labelled pixels of each object, summed over objects.
+
+        The mean is weighted where `no_part_weight` is not 1.
+        """
         blocks = self._group_blocks(sets)
         log_p = torch.cat([F.log_softmax(logits[:, block].float(), dim=1) for block in self.blocks], dim=1)
         groups = spread(sets.to_groups(target), log_p)
         nll = F.nll_loss(sets.log_probabilities(log_p), groups, ignore_index=IGNORE, reduction="none").flatten()
+        groups = groups.flatten()
         block_of_group = torch.tensor([*blocks, len(self.blocks)], device=groups.device)  # last one: unlabelled
-        pixel_block = block_of_group[groups.flatten()]
-        count = torch.bincount(pixel_block, minlength=len(self.blocks) + 1)
-        weight = (1.0 / count.clamp(min=1))[pixel_block]
-        return (nll * weight).sum()
+        pixel_block = block_of_group[groups]
+        weight_of_group = torch.tensor([*self._group_weights(sets), 0.0], device=groups.device)
+        weight = weight_of_group[groups]
+        total = torch.zeros(len(self.blocks) + 1, device=groups.device).index_add_(0, pixel_block, weight)
+        return (nll * weight / total.clamp(min=torch.finfo(total.dtype).tiny)[pixel_block]).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return torch.cat([logits[:, block].float().softmax(dim=1) for block in self.blocks], dim=1)
@@ -127,6 +134,10 @@ class Part(Task):
         no_part = {block.start for block in self.blocks}
         objects = [list(self.parts)[block] for block in self._group_blocks(sets)]
         return PartMetric(sets.group_names, objects, [bool(no_part & set(group)) for group in sets.groups])
+
+    def _group_weights(self, sets: ClassSets) -> list[float]:
+        no_part = {block.start for block in self.blocks}
+        return [self.no_part_weight if set(group) <= no_part else 1.0 for group in sets.groups]
 
     def _group_blocks(self, sets: ClassSets) -> list[int]:
         """Which object's block each group lies in.
