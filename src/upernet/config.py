@@ -50,8 +50,12 @@ class ModelConfig:
     """Order inside a PPM branch after pooling: the toolbox convolves first, the authors' code upsamples first."""
     align_corners: bool = False
     """Bilinear convention of every interpolation in the network and of its logits."""
+    logits_align_corners: bool | None = None
+    """Bilinear convention with which logits are brought to the image's size, where it is not `align_corners`."""
     level_norm: bool = False
     """LayerNorm over the channels of each backbone level (Swin, ConvNeXt; not ResNet)."""
+    level_norm_eps: float = 1e-6
+    """Added to the variance there: 1e-6 for ConvNeXt and segmentation_models_pytorch, 1e-5 for the Swin of others."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB mean on [0, 1], subtracted by the network itself."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -59,6 +63,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check("model.width", self.width, 1, example=512)
+        check("model.level_norm_eps", self.level_norm_eps, 0, example=1e-6)
         check("model.std", min(self.std), 1e-6, example="[0.229, 0.224, 0.225]")
         for name, valid in (("pooling", ("adaptive", "precise")), ("ppm_order", ("conv_upsample", "upsample_conv"))):
             if getattr(self, name) not in valid:

@@ -6,6 +6,7 @@ from math import ceil
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -135,3 +136,21 @@ def test_mistakes_are_told_in_a_line(name: str, args: dict[str, Any], parts: lis
         Backbone(name, args)
     assert all(part in str(error.value) for part in parts)
     assert "\n" not in str(error.value)
+
+
+def test_swin_pads_before_it_shifts() -> None:
+    """As timm where windows fill the map; elsewhere pixels meet others than in timm, and padding lies at the end."""
+    args = {"depths": (2, 2, 2, 2), "embed_dim": 8, "num_heads": (1, 2, 4, 8), "window_size": 4}
+    ours = Backbone("swin_tiny_patch4_window7_224", args).eval()
+    theirs = timm.create_model(
+        "swin_tiny_patch4_window7_224", features_only=True, strict_img_size=False, always_partition=True, **args
+    ).eval()
+    theirs.load_state_dict(ours.body.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for side, equal in ((128, True), (96, False)):
+            x = torch.rand(1, 3, side, side, generator=generator)
+            same = [
+                torch.allclose(a, b.permute(0, 3, 1, 2), atol=1e-5) for a, b in zip(ours(x), theirs(x), strict=True)
+            ]
+            assert all(same) is equal

@@ -82,7 +82,7 @@ def source_answers(
     needed = {need for name in measured for need in tasks[name].needs}
     device = next(model.parameters()).device
     logits = model(network_input(sample.image.to(device), inference), needed | measured.keys())
-    size, align_corners = (sample.image.shape[-2], sample.image.shape[-1]), model.config.align_corners
+    size, align_corners = (sample.image.shape[-2], sample.image.shape[-1]), model.logits_align_corners
     decoded: dict[str, Tensor] = {}
     for name in order_tasks({n: tasks[n] for n in logits}):
         task, supervision = tasks[name], measured.get(name)

@@ -16,6 +16,7 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from upernet.config import UserError
+from upernet.model.swin import pad_before_shift
 
 # How families are told to take images of any size; the first set of options the model knows is used. A Swin shifts its
 # windows or not by the size it is built for, 224 px, where the last stage is one window that never shifts; published
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
         """
         super().__init__()
         self.body, self.options = _create(name, args)
+        pad_before_shift(self.body)
         info = cast(Any, self.body).feature_info
         strides, channels = info.reduction(), info.channels()
         patch = next((m.patch_size for m in self.body.modules() if isinstance(m, PatchEmbed)), (1, 1))

@@ -18,10 +18,6 @@ from upernet.tasks.base import LEVELS
 Pyramid = dict[str, Tensor]
 """Level name to (B, C, h, w): c2 … c5 with the backbone's channels, all others with D. Holds what was asked for."""
 
-_LEVEL_NORM_EPS = 1e-6
-"""ConvNeXt's own and that of segmentation_models_pytorch; Swin's is 1e-5, which shifts a level of unit variance by a
-relative 5e-6."""
-
 
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm that also trains on one value per channel: one image on a 1×1 map.
@@ -108,8 +104,8 @@ class Decoder(nn.Module):
         self.lateral = nn.ModuleList(ConvBNReLU(c, width, 1) for c in in_channels[:3])
         self.smooth = nn.ModuleList(ConvBNReLU(width, width, 3) for _ in range(3))
         self.fusion = ConvBNReLU(4 * width, width, 3)
-        norms = (ChannelNorm(c, eps=_LEVEL_NORM_EPS) if config.level_norm else nn.Identity() for c in in_channels)
-        self.norms = nn.ModuleList(norms)
+        eps = config.level_norm_eps
+        self.norms = nn.ModuleList(ChannelNorm(c, eps) if config.level_norm else nn.Identity() for c in in_channels)
         self.channels: dict[str, int] = dict.fromkeys(LEVELS, width) | dict(zip(LEVELS[:4], in_channels, strict=True))
 
     def forward(self, features: Sequence[Tensor], levels: Collection[str]) -> Pyramid:

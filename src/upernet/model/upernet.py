@@ -33,6 +33,7 @@ class UPerNet(nn.Module):
         config: What the network was built from.
         tasks: The tasks by name, in the order given.
         heads: Their heads, under the same names.
+        logits_align_corners: The bilinear convention with which its logits are brought to another size.
     """
 
     mean: Tensor
@@ -60,6 +61,8 @@ class UPerNet(nn.Module):
         self.decoder = Decoder(self.backbone.channels, config)
         channels = self.decoder.channels
         self.heads = nn.ModuleDict({name: task.build_head(channels[task.level]) for name, task in tasks.items()})
+        own = config.logits_align_corners
+        self.logits_align_corners = config.align_corners if own is None else own
         # Not saved with the weights: the configuration holds them.
         self.register_buffer("mean", torch.tensor(config.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).reshape(3, 1, 1), persistent=False)
