@@ -35,12 +35,16 @@ class Labels:
     colours: tuple[Colour, ...]
 
     @classmethod
-    def of(cls, spec: Sequence[str] | Mapping[str, str]) -> Labels:
-        """A table from names alone (colours are made) or from a mapping name → `"#rrggbb"`.
+    def of(cls, spec: Sequence[str] | Mapping[str, str] | str) -> Labels:
+        """A table from names alone (colours are made), a mapping name → `"#rrggbb"`, or the name of a published list.
 
         Raises:
-            UserError: If a name is repeated or a colour is none.
+            UserError: If a name is repeated, a colour is none, or there is no such list.
         """
+        if isinstance(spec, str):
+            from upernet.data.vocabulary import vocabulary
+
+            spec = vocabulary(spec)
         names = tuple(str(name) for name in spec)
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:

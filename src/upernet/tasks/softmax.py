@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class SoftmaxTask(Task):
     """Softmax over classes; the loss is the mean negative log-likelihood of what is labelled."""
 
-    labels: list[str] | dict[str, str] = field(default_factory=list)
-    """Class names in the order of the logits, or a mapping of names to colours such as `"#4682b4"`."""
+    labels: list[str] | dict[str, str] | str = field(default_factory=list)
+    """Class names in the order of the logits, a mapping of names to colours such as `"#4682b4"`, or the name of a
+    published list: `ade20k`, `cityscapes` or `voc`."""
 
     @property
     def classes(self) -> Labels:
