@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import upernet.checkpoint as checkpoint
-from upernet.checkpoint import CONFIG, WEIGHTS, build_model, find_model, load_model, load_weights, save_model
+from upernet.checkpoint import CONFIG, WEIGHTS, build_model, fill, find_model, load_model, save_model
 from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
 from upernet.model import UPerNet
 from upernet.tasks import Object, Part, Scene, Task
@@ -144,23 +144,34 @@ def told(folder: str | Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("missing", [CONFIG, WEIGHTS, None])
-def test_no_model_is_told(folder: Path, missing: str | None) -> None:
-    if missing is None:
-        folder = folder / "nowhere"
-    else:
-        (folder / missing).unlink()
-    line = told(folder)
-    assert line.startswith(
-        f"{folder}: no model; give a folder with model.safetensors and config.yaml, or a shipped name"
-    )
+def test_no_model_is_told(folder: Path) -> None:
+    line = told(folder / "nowhere")
+    assert line.startswith(f"{folder / 'nowhere'}: no model; give a folder with model.safetensors and config.yaml, ")
+
+
+def test_half_a_model_folder_is_told(folder: Path) -> None:
+    weights = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).unlink()
+    assert told(folder) == f"{folder}: holds config.yaml, but no model.safetensors beside it"
+    (folder / CONFIG).unlink()
+    assert told(folder).startswith(f"{folder}: no checkpoint files; give one file, or a folder with")
+    (folder / WEIGHTS).write_bytes(weights)
+    assert "no UPerNet by its tensors" in told(folder)
+
+
+def test_addresses_of_other_kinds_are_told() -> None:
+    assert told("ftp://host/model.pth").startswith("'ftp://host/model.pth' is no address of weights")
+
+
+def test_what_is_published_and_not_read_says_why() -> None:
+    assert "published, but not read: " in told("upernet_beit-base_8x2_640x640_160k_ade20k")
 
 
 def test_a_shipped_model_is_found_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SHIPPED", folder.parent)
     assert checkpoint.shipped_models() == ["m"]
-    assert find_model("m") == folder
-    assert told("n").endswith("or a shipped name (m)")
+    assert find_model("m") == [folder]
+    assert "shipped inside is m, upernet models" in told("n")
 
 
 @pytest.mark.parametrize("size", [0, 5, 1000, -1])
@@ -210,6 +221,12 @@ def test_a_module_of_the_users_own_is_imported_only_with_consent(
     assert type(loaded["scene"]).__name__ == "Room"
 
 
+def test_a_list_inside_itself_is_survived(folder: Path) -> None:
+    path = folder / CONFIG
+    path.write_text(path.read_text().replace("labels:\n", "labels: &a\n      - *a\n", 1))
+    assert told(folder)
+
+
 def test_a_class_that_is_no_task_is_told(folder: Path) -> None:
     path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="subprocess.Popen"))
     assert told(folder) == f"{path}: tasks.scene: 'subprocess.Popen' is no Task"
@@ -226,7 +243,7 @@ def test_unknown_keys_are_told(folder: Path) -> None:
 def test_weights_of_another_network_are_told(folder: Path) -> None:
     edit(folder, lambda c: c["tasks"]["object"]["init_args"]["labels"].append("tree"))
     line = told(folder)
-    assert line.startswith(f"{folder / WEIGHTS}: 2 tensors do not fit the network of config.yaml, first 'heads.object.")
+    assert line.startswith(f"{folder / WEIGHTS}: 2 tensors do not fit the network, first 'heads.object.")
     edit(folder, lambda c: c["tasks"].pop("scene"))
     assert "'heads.scene." in told(folder)
 
@@ -239,7 +256,7 @@ def test_starting_from_a_model_with_other_tasks(folder: Path) -> None:
     trees = Object(labels=["car", "house", "tree"], width=8)
     model = network(1, object=trees, new=Scene(labels=["a", "b"], width=8), scene=None)
     start, given = {k: v.clone() for k, v in model.state_dict().items()}, load_file(folder / WEIGHTS)
-    load_weights(model, folder / WEIGHTS, partial=True)
+    fill(model, load_file(folder / WEIGHTS), str(folder / WEIGHTS), partial=True)
     for name, value in model.state_dict().items():
         fresh = name.startswith(("heads.object.", "heads.new."))
         assert torch.equal(value, start[name] if fresh else given[name]), name
@@ -249,31 +266,31 @@ def test_a_head_is_taken_whole_or_not_at_all(folder: Path) -> None:
     """The convolution of the object head would fit, but its classifier has other classes."""
     model = network(1, object=Object(labels=["car", "house", "tree"], width=8))
     before = {k: v.clone() for k, v in model.heads["object"].state_dict().items()}
-    load_weights(model, folder / WEIGHTS, partial=True)
+    fill(model, load_file(folder / WEIGHTS), str(folder / WEIGHTS), partial=True)
     assert not moved(before, model.heads["object"].state_dict())
 
 
 def test_another_backbone_is_no_start(folder: Path) -> None:
     model = build_model(ModelConfig(backbone="test_efficientnet", width=8), tasks())
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(UserError, match=r"tensors do not fit the network of config\.yaml, first 'backbone\."):
-        load_weights(model, folder / WEIGHTS, partial=True)
+    with pytest.raises(UserError, match=r"tensors do not fit the network, first 'backbone\."):
+        fill(model, load_file(folder / WEIGHTS), str(folder / WEIGHTS), partial=True)
     assert not moved(before, model.state_dict())
 
 
 def test_a_start_that_lacks_a_tensor_of_the_network_is_told(folder: Path) -> None:
     """Only heads may be missing."""
     given = load_file(folder / WEIGHTS)
-    name = next(name for name in given if name.startswith("decoder."))
+    name = next(name for name in given if name.startswith("decoder.") and name.endswith(".weight"))
     del given[name]
     save_file(given, folder / WEIGHTS)
-    with pytest.raises(WorkError, match=rf"1 tensors do not fit the network of config\.yaml, first '{name}'"):
-        load_weights(network(1, scene=None), folder / WEIGHTS, partial=True)
+    with pytest.raises(WorkError, match=rf"1 tensors do not fit the network, first '{name}'"):
+        fill(network(1, scene=None), load_file(folder / WEIGHTS), str(folder / WEIGHTS), partial=True)
 
 
 def test_without_partial_every_head_must_fit(folder: Path) -> None:
     with pytest.raises(UserError, match="do not fit the network"):
-        load_weights(network(1, scene=None), folder / WEIGHTS)
+        fill(network(1, scene=None), load_file(folder / WEIGHTS), str(folder / WEIGHTS))
 
 
 def test_parts_need_their_objects() -> None:

@@ -1,9 +1,12 @@
-"""A model on disk: a folder with `model.safetensors` and `config.yaml`, nothing executable in either."""
+"""A model on disk: a folder with `model.safetensors` and `config.yaml`, nothing executable in either.
+
+What other software wrote is opened too, by way of `upernet.dialects`.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,25 +89,38 @@ def _to_half(name: str, value: Tensor) -> Tensor:
     return half
 
 
-def load_model(name_or_path: str | Path, trust: Sequence[str] = ()) -> tuple[UPerNet, dict[str, Task], InferenceConfig]:
-    """Read a model folder, or a model that ships inside the package, in evaluation mode and float32 on the CPU.
+def load_model(
+    model: str | Path | Sequence[str | Path], trust: Sequence[str] = (), mirror: str | None = None
+) -> tuple[UPerNet, dict[str, Task], InferenceConfig]:
+    """Open any UPerNet in evaluation mode and float32 on the CPU. Nothing in its files is run.
 
     Args:
-        name_or_path: A shipped name or a model folder.
+        model: A shipped or published name (`upernet models` lists them), a model folder, a checkpoint of other software
+            (file, folder, or the authors' pair of files), or an address: `https://…`, `hf://owner/name`.
         trust: Modules whose tasks may be imported, beside `upernet` and those imported already.
+        mirror: Where to download from instead of the address's own host; `UPERNET_MIRROR` if none.
 
     Raises:
-        UserError: If there is no such model, or it names a module that is not trusted.
-        WorkError: If a file of it is damaged.
+        UserError: If there is no such model, its network is none of ours, or it names a module that is not trusted.
+        WorkError: If a file of it is damaged or hostile, or cannot be downloaded.
     """
-    folder = find_model(name_or_path)
-    config, tasks, inference = read_model_config(folder, trust)
+    paths = find_model(model, mirror)
+    if is_native(paths[0]):
+        config, tasks, inference = read_model_config(paths[0], trust)
+        where, state = str(paths[0] / WEIGHTS), _read_weights(paths[0] / WEIGHTS)
+        described = str(paths[0] / CONFIG)
+    else:
+        from upernet.dialects import read_foreign
+
+        _, reading = read_foreign(paths)
+        config, tasks, inference, state = reading.config, reading.tasks, reading.inference, reading.tensors
+        where = described = " + ".join(str(path) for path in paths)
     try:
-        model = build_model(config, tasks)
+        network = build_model(config, tasks)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise WorkError(f"{folder / CONFIG}: no network can be built ({' '.join(str(error).split())})") from error
-    load_weights(model, folder / WEIGHTS)
-    return model.eval(), tasks, inference
+        raise WorkError(f"{described}: no network can be built ({' '.join(str(error).split())})") from error
+    fill(network, state, where)
+    return network.eval(), tasks, inference
 
 
 def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:
@@ -120,10 +136,11 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
         class_path = spec.get("class_path") if isinstance(spec, dict) else None
         if not isinstance(class_path, str):
             raise WorkError(f"{path}: tasks.{name}: expected class_path, found {spec!r}")
-        module = class_path.rpartition(".")[0]
-        # Importing runs a module: a stranger's file must not choose which.
-        if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
-            raise UserError(f"{path}: tasks.{name} comes from module {module!r}; if you trust it, --trust {module}")
+        for where, named in _class_paths(spec, f"tasks.{name}"):
+            module = named.rpartition(".")[0]
+            # Importing runs a module: a stranger's file must not choose which.
+            if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
+                raise UserError(f"{path}: {where} comes from module {module!r}; if you trust it, --trust {module}")
     try:
         tasks = {
             name: from_class_path(Task, spec, f"{path}: tasks.{name}")  # type: ignore[type-abstract]
@@ -136,22 +153,41 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
     return config, tasks, inference
 
 
-def load_weights(model: UPerNet, path: Path, *, partial: bool = False) -> None:
-    """Fill a network from a safetensors file.
+def _class_paths(block: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Every class that a block names, at any depth, such as a task's losses, and where it stands."""
+    waiting, seen = [(where, block)], set()
+    while waiting:
+        where, value = waiting.pop()
+        if id(value) in seen or not isinstance(value, (dict, list)):
+            continue
+        seen.add(id(value))  # YAML can hold a list inside itself
+        if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+            yield where, value["class_path"]
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        waiting += [(where if key == "init_args" else f"{where}.{key}", one) for key, one in inner]
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WorkError(f"{path}: no readable safetensors file ({error})") from error
+
+
+def fill(model: UPerNet, state: Mapping[str, Tensor], where: str, *, partial: bool = False) -> None:
+    """Give a network its weights; every tensor on either side must have its place.
 
     Args:
         model: The network.
-        path: The file.
+        state: Tensors in its names. Counts of batches may be missing: old files have none.
+        where: What they were read from, for the error line.
         partial: Leave out heads that only one side has, or that differ in shape; everything else must match.
 
     Raises:
-        WorkError: If the file is damaged or its tensors are not the network's.
+        WorkError: If the tensors are not the network's.
     """
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WorkError(f"{path}: no readable safetensors file ({error})") from error
     own = model.state_dict()
+    state = {k: v for k, v in own.items() if k.endswith(".num_batches_tracked")} | dict(state)
     if partial:
         fits = {k for k in state if k in own and own[k].shape == state[k].shape}
         heads = {k.split(".")[1] for k in (own.keys() | state.keys()) - fits if k.startswith("heads.")}
@@ -159,22 +195,42 @@ def load_weights(model: UPerNet, path: Path, *, partial: bool = False) -> None:
         state |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
     wrong = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
     if wrong:
-        raise WorkError(f"{path}: {len(wrong)} tensors do not fit the network of {CONFIG}, first {wrong[0]!r}")
+        raise WorkError(f"{where}: {len(wrong)} tensors do not fit the network, first {wrong[0]!r}")
     model.load_state_dict(state)
 
 
-def find_model(name_or_path: str | Path) -> Path:
-    """The folder of a model given by path or by the name of a shipped one.
+def is_native(folder: Path) -> bool:
+    """Whether this is a model folder of ours."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = None) -> list[Path]:
+    """The files or the folder of a model; those that are published are downloaded first. See `load_model`.
 
     Raises:
         UserError: If there is none.
+        WorkError: If it cannot be downloaded.
     """
-    for folder in (Path(name_or_path), SHIPPED / str(name_or_path)):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-            return folder
-    if "://" in str(name_or_path):
-        raise UserError(f"{name_or_path}: addresses are not read; download the model folder and give its path")
-    shipped = ", ".join(shipped_models()) or "none"
-    raise UserError(
-        f"{name_or_path}: no model; give a folder with {WEIGHTS} and {CONFIG}, or a shipped name ({shipped})"
-    )
+    from upernet.download import fetch_model
+    from upernet.zoo import find_published
+
+    if not isinstance(model, (str, Path)):
+        return [path for one in model for path in find_model(one, mirror)]
+    if "://" in str(model):
+        return [fetch_model(str(model), mirror)]
+    if is_native(SHIPPED / str(model)) and not Path(model).exists():
+        return [SHIPPED / str(model)]
+    if Path(model).exists():
+        if (Path(model) / CONFIG).is_file() and not is_native(Path(model)):
+            raise UserError(f"{model}: holds {CONFIG}, but no {WEIGHTS} beside it")
+        return [Path(model)]
+    published = find_published(str(model))
+    if published is None:
+        shipped = ", ".join(shipped_models()) or "none"
+        raise UserError(
+            f"{model}: no model; give a folder with {WEIGHTS} and {CONFIG}, a checkpoint of other software, or a name: "
+            f"shipped inside is {shipped}, upernet models lists what is published"
+        )
+    if published.reason is not None:
+        raise UserError(f"{model}: published, but not read: {published.reason}; upernet models lists those that are")
+    return [fetch_model(address, mirror) for address in published.addresses]

@@ -12,8 +12,16 @@ from typing import Any
 
 from upernet.config import UserError, WorkError
 
-COMMANDS = ("predict", "train", "evaluate")
+COMMANDS = ("predict", "train", "evaluate", "convert", "models")
 CONFIGS = Path(__file__).parent / "configs"
+INPUTS = {
+    "predict": ("INPUT", "Image files, folders or quoted globs."),
+    "convert": (
+        "PATH",
+        "What to read (a file, a folder, the authors' two files, a name, an address), then where to write.",
+    ),
+}
+"""How the words without option are called in a command's help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +101,8 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     skip: set[str | int] = set()
     unread = {"tasks", "optim", "run", "inference"} - parameters.keys() if "data" in parameters else set()
     if "inputs" in parameters:
-        parser.add_argument("inputs", nargs="+", metavar="INPUT", help="Image files, folders or quoted globs.")
+        metavar, meaning = INPUTS[name]
+        parser.add_argument("inputs", nargs="+", metavar=metavar, help=meaning)
         skip.add("inputs")
     if "data" in parameters:
         parser.add_argument(

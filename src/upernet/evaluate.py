@@ -27,7 +27,7 @@ def evaluate(
 
     Args:
         data: Sources and what their labels mean; a training YAML will do, its other blocks are not read.
-        model: A shipped model's name or a model folder.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
         out: File for the report, JSON.
         sources: Only these of the sources.
         split: This split instead of each source's own `val`.

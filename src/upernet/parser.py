@@ -182,22 +182,31 @@ class Parser:
         return maps
 
 
-def load(name_or_path: str | Path = "upp-mini", device: str = "auto", trust: Sequence[str] = ()) -> Parser:
-    """A parser from a model that ships inside or a model folder.
+def load(
+    model: str | Path | Sequence[str | Path] = "upp-mini",
+    device: str = "auto",
+    trust: Sequence[str] = (),
+    mirror: str | None = None,
+) -> Parser:
+    """A parser from any UPerNet: one that ships inside, a model folder, a published one, a file of other software.
 
     Args:
-        name_or_path: Such as `upp-mini` or `runs/mine/model`.
+        model: Such as `upp-mini`, `runs/mine/model`, `upernet_r50_512x512_160k_ade20k` (see `upernet models`),
+            `old.pth`, `hf://openmmlab/upernet-convnext-tiny`, or the authors' two files as a list.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         trust: Modules other than `upernet` from which the model may take its tasks; importing a module runs it.
+        mirror: Where to download from instead of the address's own host; `UPERNET_MIRROR` if none.
 
     Raises:
-        UserError: If there is no such model or device.
+        UserError: If there is no such model or device, or its network is none of ours.
+        WorkError: If a file is damaged or hostile, or cannot be downloaded.
     """
     found = find_device(device)
     from upernet.checkpoint import load_model
 
-    model, tasks, inference = load_model(name_or_path, trust)
-    return Parser(model, tasks, inference, str(name_or_path)).to(found)
+    network, tasks, inference = load_model(model, trust, mirror)
+    name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(one) for one in model)
+    return Parser(network, tasks, inference, name).to(found)
 
 
 def find_device(device: str | torch.device) -> torch.device:

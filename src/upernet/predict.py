@@ -22,17 +22,19 @@ def predict(
     top: int = 5,
     scores: bool = False,
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
+    mirror: str | None = None,
 ) -> int:
     """Parse photographs: a label map per task, a picture with legends, and a JSON for each.
 
     Args:
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'.
-        model: A shipped name or a model folder.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
         out: Folder for the results; sub-folders of a given folder are kept.
         device: Where to compute; auto takes a GPU if there is one.
         top: How many image-level classes to list.
         scores: Also write the probabilities of all classes at every pixel, as float16 .npz; these are large.
         trust: Modules of your own from which the model may take its tasks.
+        mirror: Download from this address instead of the published host; UPERNET_MIRROR if none.
 
     Returns:
         Exit status: 0, or 1 if an input could not be parsed (the others are).
@@ -61,7 +63,7 @@ def predict(
 
     from upernet.parser import load
 
-    parser = load(model, device, trust)
+    parser = load(model, device, trust, mirror)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

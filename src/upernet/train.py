@@ -33,7 +33,7 @@ def train(
     """
     import torch
 
-    from upernet.checkpoint import WEIGHTS, build_model, find_model, load_weights, read_model_config
+    from upernet.checkpoint import build_model, fill, load_model
     from upernet.data.mixture import bind_sources
     from upernet.engine.trainer import Trainer
     from upernet.model.pretrained import load_backbone_weights
@@ -45,14 +45,13 @@ def train(
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
     if run.init is not None:
-        start = find_model(run.init)
-        model, known, inference = read_model_config(start)
-        tasks = known | tasks
+        start, known, inference = load_model(run.init)
+        model, tasks = start.config, known | tasks
     torch.manual_seed(run.seed)
     network = build_model(model, tasks)
     sources = bind_sources(data, tasks)
     if run.init is not None:
-        load_weights(network, start / WEIGHTS, partial=True)
+        fill(network, start.state_dict(), run.init, partial=True)
     elif run.backbone_weights is not None:
         load_backbone_weights(network.backbone, model.backbone, run.backbone_weights)
     trainer = Trainer(network, tasks, sources, data=data, optim=optim, run=run, inference=inference)

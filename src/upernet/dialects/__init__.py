@@ -1,1 +1,221 @@
-"""Checkpoints of other software: what is in them, and what it is called here."""
+"""Checkpoints of other software: opened without running anything, and understood by the names of their tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from upernet.config import InferenceConfig, UserError, WorkError
+from upernet.dialects import csail, huggingface, mmseg, smp
+from upernet.dialects.archive import read_checkpoint
+from upernet.dialects.base import Checkpoint, Dialect, Reading
+from upernet.dialects.keys import some
+from upernet.files import write_whole
+from upernet.model import UPerNet
+from upernet.tasks.base import Task
+
+DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_PAIR = re.compile(r"(encoder|decoder)_epoch_(\d+)\.pth")
+_PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,64})\.(pth|pt|bin|safetensors)")
+# Where training loops put the state dict, and what wrappers put before its names.
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")
+_WRAPPERS = ("module.", "model.", "_orig_mod.")
+
+
+def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
+    """Open one model of other software and say which.
+
+    Args:
+        paths: A checkpoint file, a folder of one, or the authors' encoder and decoder files in any order.
+
+    Returns:
+        The dialect's name, and the model in our terms.
+
+    Raises:
+        UserError: If there is no checkpoint, or its network is none of ours.
+        WorkError: If a file is damaged, hostile, or a tensor has no place.
+    """
+    checkpoint = open_checkpoint(paths)
+    keys = set(checkpoint.tensors)
+    for dialect in DIALECTS:
+        if dialect.matches(keys):
+            return dialect.NAME, dialect.read(checkpoint)
+    known = ", ".join(dialect.NAME for dialect in DIALECTS)
+    raise UserError(f"{checkpoint.name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
+
+
+def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:
+    """Write a model as other software reads it, once reading it back has given the same network.
+
+    Args:
+        place: A `.pth` file for `mmseg`; else a folder that does not exist yet.
+        to: `mmseg`, `huggingface` or `smp`.
+        model: The network.
+        tasks: Its tasks by name.
+        inference: How photographs reach it.
+
+    Raises:
+        UserError: If that software has no such network.
+    """
+    dialect = {"mmseg": mmseg, "huggingface": huggingface, "smp": smp}[to]
+    tensors, said = dialect.write(model, tasks, inference)
+    beside: dict[str, Any] = {"meta": said} if dialect is mmseg else {"settings": said}
+    again = dialect.read(Checkpoint(place.name, tensors, **beside))
+    body = (model.config.backbone.partition(".")[0], model.config.backbone_args)
+    if (again.config.backbone, again.config.backbone_args) != body:
+        theirs = f"{again.config.backbone!r} with {again.config.backbone_args}"
+        raise UserError(f"{to}: has no {body[0]!r} with {body[1]}; it would be read as {theirs}")
+    own = model.state_dict()
+    if own.keys() != again.tensors.keys() or any(not torch.equal(v.cpu(), again.tensors[k]) for k, v in own.items()):
+        raise WorkError(f"{to}: reading the result back does not give the same tensors; nothing was written")
+    if dialect is mmseg:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, partial(torch.save, {"meta": said, "state_dict": tensors}))
+        return
+    place.mkdir(parents=True)
+    for name, content in said.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_whole(place / name, partial(_put, text.encode()))
+    write_whole(place / _WEIGHTS[0], partial(_put, save(tensors, {"format": "pt"})))
+
+
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def open_checkpoint(paths: Sequence[Path]) -> Checkpoint:
+    """Tensors and plain values of one model's files; nothing in them is run.
+
+    Raises:
+        UserError: If there is nothing to read.
+        WorkError: If a file is damaged or hostile, or not the published one its name says.
+    """
+    files: list[Path] = []
+    settings: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        if path.is_dir():
+            files += _in_folder(path)
+            settings |= _json_files(path)
+        else:
+            files.append(path)
+            if path.name in _WEIGHTS:
+                settings |= _json_files(path.parent)
+    name = " + ".join(str(file) for file in files)
+    tensors: dict[str, Tensor] = {}
+    meta: dict[str, Any] = {}
+    for file in files:
+        _check_published(file)
+        content = read_checkpoint(file)
+        found = _state_dict(content, file)
+        half = _authors_half(found.keys()) if len(paths) > 1 or len(files) > 1 else ""
+        found = {half + k: v for k, v in found.items()}
+        if twice := tensors.keys() & found.keys():
+            raise UserError(f"{name}: both hold {some(twice)}; give the files of one model")
+        tensors |= found
+        if isinstance(content, dict) and isinstance(content.get("meta"), dict):
+            meta |= content["meta"]
+    return Checkpoint(name, tensors, meta, settings)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The weight files of one model in a folder.
+
+    Raises:
+        UserError: If there are none, or of several models.
+    """
+    whole = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    if whole:
+        return whole[:1]
+    for index in _INDICES:
+        if (folder / index).is_file():
+            shards = _json(folder / index).get("weight_map")
+            names = sorted(set(shards.values())) if isinstance(shards, dict) else []
+            if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
+                raise WorkError(f"{folder / index}: names no weight files beside it")
+            return [folder / n for n in names]
+    pairs = [p for p in sorted(folder.iterdir()) if _PAIR.fullmatch(p.name)]
+    epochs = {m[2] for p in pairs if (m := _PAIR.fullmatch(p.name))}
+    if len(epochs) == 1:
+        return pairs
+    if epochs:
+        raise UserError(f"{folder}: holds epochs {', '.join(sorted(epochs, key=int))}; give the two files of one")
+    single = sorted(p for p in folder.iterdir() if p.suffix in (".pth", ".pt", ".safetensors"))
+    if len(single) == 1:
+        return single
+    raise UserError(
+        f"{folder}: {len(single) or 'no'} checkpoint files; give one file, or a folder with {' or '.join(_WEIGHTS)}"
+    )
+
+
+def _json_files(folder: Path) -> dict[str, dict[str, Any]]:
+    names = ("config.json", "preprocessor_config.json")
+    return {name: _json(folder / name) for name in names if (folder / name).is_file()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WorkError(f"{path}: no JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise WorkError(f"{path}: expected a mapping")
+    return content
+
+
+def _check_published(path: Path) -> None:
+    """Compare a file with the sha256 prefix that its name carries, as published ones do.
+
+    Raises:
+        WorkError: If they differ.
+    """
+    match = _PUBLISHED_HASH.search(path.name)
+    if match is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(match[1]):
+        raise WorkError(
+            f"{path}: its sha256 begins with {found[:8]}, the published one with {match[1]}; download it again, "
+            "or rename it if it is meant to differ"
+        )
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors by name, wherever the file keeps them.
+
+    Raises:
+        WorkError: If there is no state dict.
+    """
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            break
+        inside = next((content[k] for k in _INSIDE if isinstance(content.get(k), Mapping)), None)
+        if inside is None:
+            break
+        content = inside
+    tensors = content if isinstance(content, Mapping) else {}
+    named = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    if not named:
+        raise WorkError(f"{path}: holds no state dict, names with tensors")
+    while prefix := next((w for w in _WRAPPERS if all(k.startswith(w) for k in named)), ""):
+        named = {k.removeprefix(prefix): v for k, v in named.items()}
+    return named
+
+
+def _authors_half(keys: Any) -> str:
+    """What to put before the names of one of the authors' two files."""
+    if all(re.match(r"(conv[123]|bn[123]|layer[1-4])\.", k) for k in keys):
+        return "encoder."
+    return "decoder." if any(k.startswith("ppm_last_conv.") for k in keys) else ""

@@ -1,0 +1,257 @@
+"""MMSegmentation 0.x and 1.x: one pickled file with `state_dict` and `meta`, whose text is the configuration."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from upernet.config import InferenceConfig, ModelConfig, UserError
+from upernet.dialects.backbones import identify
+from upernet.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three
+from upernet.dialects.keys import KeyTable, Row
+from upernet.dialects.swin import toolbox_merging, with_position_indices
+from upernet.model import UPerNet
+from upernet.tasks.base import Task
+
+NAME = "mmseg"
+
+_HEADS: list[Row] = [
+    ("decode_head.psp_modules.{i}.1.*", "decoder.ppm.branches.{i}.*"),
+    ("decode_head.bottleneck.*", "decoder.ppm.out.*"),
+    ("decode_head.lateral_convs.*", "decoder.lateral.*"),
+    ("decode_head.fpn_convs.*", "decoder.smooth.*"),
+    ("decode_head.fpn_bottleneck.*", "decoder.fusion.*"),
+    ("decode_head.conv_seg.*", "heads.semantic.classifier.*"),
+    ("auxiliary_head.convs.*", "heads.auxiliary.convs.*"),
+    ("auxiliary_head.conv_seg.*", "heads.auxiliary.classifier.*"),
+]
+_DEEP_STEM: list[Row] = [
+    ("backbone.stem.7.*", "backbone.body.bn1.*"),
+    ("backbone.stem.*", "backbone.body.conv1.*"),
+    ("backbone.layer*", "backbone.body.layer*"),
+]
+_PLAIN_STEM: list[Row] = [
+    ("backbone.conv1.*", "backbone.body.conv1.*"),
+    ("backbone.bn1.*", "backbone.body.bn1.*"),
+    ("backbone.layer*", "backbone.body.layer*"),
+]
+_CONVNEXT: list[Row] = [
+    ("backbone.downsample_layers.0.{i}.{x}", "backbone.body.stem_{i}.{x}"),
+    *((f"backbone.downsample_layers.{i}.*", f"backbone.body.stages_{i}.downsample.*") for i in (1, 2, 3)),
+    ("backbone.stages.{i}.{j}.gamma", "backbone.body.stages_{i}.blocks.{j}.gamma"),
+    ("backbone.stages.{i}.{j}.norm.{x}", "backbone.body.stages_{i}.blocks.{j}.norm.{x}"),
+    ("backbone.stages.{i}.{j}.depthwise_conv.{x}", "backbone.body.stages_{i}.blocks.{j}.conv_dw.{x}"),
+    ("backbone.stages.{i}.{j}.pointwise_conv1.{x}", "backbone.body.stages_{i}.blocks.{j}.mlp.fc1.{x}"),
+    ("backbone.stages.{i}.{j}.pointwise_conv2.{x}", "backbone.body.stages_{i}.blocks.{j}.mlp.fc2.{x}"),
+    ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
+]
+_BLOCK, _OUR_BLOCK = "backbone.stages.{i}.blocks.{j}", "backbone.body.layers_{i}.blocks.{j}"
+_SWIN: list[Row] = [
+    ("backbone.patch_embed.projection.{x}", "backbone.body.patch_embed.proj.{x}"),
+    ("backbone.patch_embed.norm.{x}", "backbone.body.patch_embed.norm.{x}"),
+    *((f"backbone.stages.{i}.downsample.*", f"backbone.body.layers_{i + 1}.downsample.*") for i in (0, 1, 2)),
+    (f"{_BLOCK}.attn.w_msa.*", f"{_OUR_BLOCK}.attn.*"),
+    (f"{_BLOCK}.ffn.layers.0.0.{{x}}", f"{_OUR_BLOCK}.mlp.fc1.{{x}}"),
+    (f"{_BLOCK}.ffn.layers.1.{{x}}", f"{_OUR_BLOCK}.mlp.fc2.{{x}}"),
+    (f"{_BLOCK}.norm1.{{x}}", f"{_OUR_BLOCK}.norm1.{{x}}"),
+    (f"{_BLOCK}.norm2.{{x}}", f"{_OUR_BLOCK}.norm2.{{x}}"),
+    ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
+]
+_TABLES = {
+    "deep": KeyTable(_HEADS + _DEEP_STEM),
+    "plain": KeyTable(_HEADS + _PLAIN_STEM),
+    "convnext": KeyTable(_HEADS + _CONVNEXT),
+    "swin": KeyTable(_HEADS + _SWIN, dropped=["*.attn.w_msa.relative_position_index"]),
+}
+_TYPES = {"deep": "ResNetV1c", "plain": "ResNet", "convnext": "mmpretrain.ConvNeXt", "swin": "SwinTransformer"}
+"""Enough for a reader to know the network by; what of it the tensors show is not repeated."""
+_MERGING = r"backbone\.body\.layers_\d\.downsample\.(reduction\.weight|norm\.(weight|bias))"
+_IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+
+
+def matches(keys: set[str]) -> bool:
+    """Whether these are the names of the toolbox's UPerHead."""
+    return "decode_head.fpn_bottleneck.conv.weight" in keys and "decode_head.conv_seg.weight" in keys
+
+
+def read(checkpoint: Checkpoint) -> Reading:
+    """Understand a file of the toolbox; see `Dialect.read`."""
+    where, meta = checkpoint.name, checkpoint.meta
+    kind = _kind(checkpoint.tensors.keys(), "backbone.")
+    if kind is None:
+        some = next((k for k in checkpoint.tensors if k.startswith("backbone.")), "none")
+        raise UserError(f"{where}: a UPerNet of the toolbox on a backbone that is not read yet; it holds {some!r}")
+    tensors = _TABLES[kind].to_ours(checkpoint.tensors, where)
+    if kind == "swin":
+        tensors = toolbox_merging(tensors, _MERGING)
+    said = _settings(next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), ""))
+    model = _dict(said.get("model"))
+    head, body = _dict(model.get("decode_head")), _dict(model.get("backbone"))
+    if body.get("style", "pytorch") != "pytorch":
+        raise UserError(f"{where}: backbone style {body['style']!r} strides in another convolution; valid: 'pytorch'")
+    bgr, mean, std = _preprocessing(said, model)
+    if bgr:
+        tensors = flip_stem(tensors)
+        mean, std = mean[::-1], std[::-1]
+    name, args, channels = identify(tensors, where)
+    labels = _dict(meta.get("dataset_meta"))
+    names = labels.get("classes", meta.get("CLASSES"))
+    tasks = semantic_tasks(tensors, channels, names, labels.get("palette", meta.get("PALETTE")), where)
+    config = ModelConfig(
+        backbone=name,
+        backbone_args=args,
+        width=tensors["decoder.fusion.conv.weight"].shape[0],
+        pool_scales=pool_scales(tensors, head.get("pool_scales"), where),
+        # The rows of 769×769 are the published ones with it; their names say so where no configuration does.
+        align_corners=bool(head.get("align_corners", "769x769" in where + str(meta.get("config")))),
+        level_norm=kind in ("convnext", "swin"),
+        level_norm_eps=1e-5 if kind == "swin" else 1e-6,
+        mean=three(mean, 255),
+        std=three(std, 255),
+    )
+    return Reading(config, tasks, _inference(said, len(tasks["semantic"].classes)), tensors)
+
+
+def write(
+    model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and `meta` as the toolbox's `load_checkpoint` reads them; its text says what the tensors do not.
+
+    Raises:
+        UserError: If the toolbox has no such network.
+    """
+    labels = require_semantic(model, tasks, NAME)
+    config = model.config
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    kind = _own_kind(tensors.keys())
+    if kind is None or (config.level_norm != (kind in ("convnext", "swin"))):
+        raise UserError(
+            f"{NAME} has UPerNet on ResNet, and on ConvNeXt and Swin with level_norm; this model has "
+            f"{config.backbone!r} with level_norm {config.level_norm}"
+        )
+    if config.logits_align_corners not in (None, config.align_corners):
+        raise UserError(f"{NAME} has one align_corners for all; this model has another for its logits")
+    if kind == "swin":
+        tensors = toolbox_merging(tensors, _MERGING, back=True)
+    tensors = _TABLES[kind].to_theirs(tensors, config.backbone)
+    if kind == "swin":
+        tensors = with_position_indices(tensors, ".attn.w_msa.relative_position_bias_table")
+    box = (inference.max_side or 2048, inference.short_side or 512)
+    said = {
+        "mean": [round(v * 255, 6) for v in config.mean],
+        "std": [round(v * 255, 6) for v in config.std],
+        "bgr_to_rgb": True,
+    }
+    depth = re.fullmatch(r"resnet(\d+)[a-z]?", config.backbone)
+    head = {
+        "type": "UPerHead",
+        "in_channels": list(model.backbone.channels),
+        "in_index": [0, 1, 2, 3],
+        "pool_scales": list(config.pool_scales),
+        "channels": config.width,
+        "num_classes": len(labels),
+        "align_corners": config.align_corners,
+    }
+    network = {
+        "type": "EncoderDecoder",
+        "data_preprocessor": {"type": "SegDataPreProcessor", **said},
+        "backbone": {"type": _TYPES[kind]} | ({"depth": int(depth[1])} if depth else {}),
+        "decode_head": head,
+    }
+    resize = {"type": "Resize", "scale": box, "keep_ratio": True}
+    text = f"model = {network!r}\ntest_pipeline = [{resize!r}]\n"
+    palette = [list(colour) for colour in labels.colours]
+    return tensors, {"dataset_meta": {"classes": list(labels.names), "palette": palette}, "cfg": text}
+
+
+def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reverse the input channels of the first convolution: weights that expect BGR then take RGB."""
+    stems = [k for k, v in tensors.items() if k.startswith("backbone.body.") and v.ndim == 4 and v.shape[1] == 3]
+    return {k: v.flip(1) if k in stems[:1] else v for k, v in tensors.items()}
+
+
+def _kind(keys: Any, prefix: str) -> str | None:
+    signs = {
+        "deep": "stem.0.weight",
+        "plain": "conv1.weight",
+        "convnext": "downsample_layers.0.0.weight",
+        "swin": "stages.0.blocks.0.attn.w_msa.qkv.weight",
+    }
+    return next((kind for kind, sign in signs.items() if prefix + sign in keys), None)
+
+
+def _own_kind(keys: Any) -> str | None:
+    signs = {
+        "deep": "conv1.0.weight",
+        "plain": "conv1.weight",
+        "convnext": "stem_0.weight",
+        "swin": "layers_0.blocks.0.attn.qkv.weight",
+    }
+    found = next((kind for kind, sign in signs.items() if f"backbone.body.{sign}" in keys), None)
+    return None if found in ("deep", "plain") and "backbone.body.layer1.0.conv1.weight" not in keys else found
+
+
+def _preprocessing(said: dict[str, Any], model: dict[str, Any]) -> tuple[bool, list[float], list[float]]:
+    """Whether the network sees BGR, and mean and standard deviation in its order on 0 … 255."""
+    for block, flag in (
+        (_dict(model.get("data_preprocessor")), "bgr_to_rgb"),
+        (_dict(said.get("data_preprocessor")), "bgr_to_rgb"),
+        (_dict(said.get("img_norm_cfg")), "to_rgb"),
+    ):
+        mean, std = block.get("mean"), block.get("std")
+        if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)) and len(mean) == len(std) == 3:
+            return not block.get(flag, flag == "to_rgb"), list(mean), list(std)
+    return False, *_IMAGENET
+
+
+def _inference(said: dict[str, Any], classes: int) -> InferenceConfig:
+    """The test pipeline's box; else that of the data set with so many classes in the published recipes."""
+    for step in _steps(said.get("test_pipeline")):
+        box = step.get("img_scale") or step.get("scale")
+        if isinstance(box, (list, tuple)) and len(box) == 2 and all(isinstance(v, int) and v >= 32 for v in box):
+            return InferenceConfig(short_side=min(box), max_side=max(box))
+    return InferenceConfig(short_side=1024 if classes == 19 else 512, max_side=2048)
+
+
+def _steps(pipeline: Any) -> list[dict[str, Any]]:
+    steps = [_dict(step) for step in pipeline] if isinstance(pipeline, (list, tuple)) else []
+    return steps + [inner for step in steps for inner in _steps(step.get("transforms"))]
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """The top-level assignments of a configuration, read as text: nothing in it is run."""
+    try:
+        tree = ast.parse(text[:1_000_000])
+        return {
+            target.id: _literal(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+
+
+def _literal(node: ast.expr) -> Any:
+    """A value made of literals and `dict(…)`; anything else is none."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {k.arg: _literal(k.value) for k in node.keywords if k.arg}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {k.value: _literal(v) for k, v in pairs if isinstance(k, ast.Constant)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        values = [_literal(v) for v in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None

@@ -1,0 +1,472 @@
+"""`upernet convert` and `upernet.load` on what other software writes: small networks, whole files, real commands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import upernet
+from upernet.checkpoint import build_model, load_model, save_model
+from upernet.cli import main
+from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
+from upernet.dialects import mmseg, open_checkpoint, read_foreign
+from upernet.dialects.archive import read_checkpoint
+from upernet.dialects.backbones import identify
+from upernet.dialects.keys import KeyTable
+from upernet.model import UPerNet
+from upernet.tasks import Scene, Semantic
+from upernet.tasks.base import Task
+from upernet.zoo import Published
+
+RESNET = {"channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}
+DEEP = {**RESNET, "stem_type": "deep", "stem_width": 4}
+CONVNEXT = {"depths": [1, 1, 2, 1], "dims": [8, 16, 32, 64]}
+SWIN = {"depths": [2, 2, 2, 2], "embed_dim": 8, "num_heads": [1, 2, 4, 8], "window_size": 4}
+SWIN_NAME = "swin_tiny_patch4_window7_224"
+LABELS = {"sky": "#87ceeb", "road": "#804080", "car": "#1e56d6"}
+
+
+def network(config: ModelConfig, auxiliary: bool = True, **head: Any) -> tuple[UPerNet, dict[str, Task]]:
+    """Every tensor random, statistics too, so that no two can be mistaken for one another."""
+    tasks: dict[str, Task] = {"semantic": Semantic(labels=LABELS, **head)}
+    if auxiliary:
+        tasks["auxiliary"] = Semantic(
+            labels=LABELS, level="c4", convs=1, width=8, target="semantic", weight=0.4, auxiliary=True
+        )
+    torch.manual_seed(0)
+    model = build_model(config, tasks).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator) * 0.5 + 0.25)
+        else:
+            value.fill_(len(name))
+    return model, tasks
+
+
+def toolbox(kind: str) -> ModelConfig:
+    name, args = {
+        "deep": ("resnet50", DEEP),
+        "plain": ("resnet18", {**RESNET}),
+        "convnext": ("convnext_tiny", CONVNEXT),
+        "swin": (SWIN_NAME, SWIN),
+    }[kind]
+    level_norm = kind in ("convnext", "swin")
+    return ModelConfig(
+        backbone=name,
+        backbone_args=args,
+        width=8,
+        pool_scales=(1, 2),
+        align_corners=kind == "deep",
+        level_norm=level_norm,
+        level_norm_eps=1e-5 if kind == "swin" else 1e-6,
+    )
+
+
+def same(a: UPerNet, b: UPerNet) -> bool:
+    """Equal to the bit, names and values."""
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+def saved(tmp_path: Path, model: UPerNet, tasks: dict[str, Task]) -> Path:
+    save_model(tmp_path / "ours", model, tasks, InferenceConfig(short_side=64, max_side=256))
+    return tmp_path / "ours"
+
+
+@pytest.mark.parametrize("kind", ["deep", "plain", "convnext", "swin"])
+def test_to_the_toolbox_and_back(tmp_path: Path, kind: str) -> None:
+    model, tasks = network(toolbox(kind), dropout=0.1)
+    ours = saved(tmp_path, model, tasks)
+    assert main(["convert", str(ours), str(tmp_path / "theirs.pth"), "--to", "mmseg"]) == 0
+    assert main(["convert", str(tmp_path / "theirs.pth"), str(tmp_path / "again")]) == 0
+    again, found, inference = load_model(tmp_path / "again")
+    assert same(model, again)
+    assert again.config == model.config
+    assert inference == InferenceConfig(short_side=64, max_side=256)
+    assert found["semantic"].classes == tasks["semantic"].classes
+    assert (found["auxiliary"].level, found["auxiliary"].weight) == ("c4", 0.4)
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(model(x)["semantic"], again(x)["semantic"])
+
+
+@pytest.mark.parametrize("kind", ["plain", "convnext", "swin"])
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_to_hugging_face_and_back(tmp_path: Path, kind: str, auxiliary: bool) -> None:
+    model, tasks = network(toolbox(kind), auxiliary)
+    ours = saved(tmp_path, model, tasks)
+    theirs = tmp_path / "theirs"
+    assert main(["convert", str(ours), str(theirs), "--to", "huggingface"]) == 0
+    said = json.loads((theirs / "config.json").read_text())
+    assert said["id2label"] == {"0": "sky", "1": "road", "2": "car"}
+    assert said["use_auxiliary_head"] is auxiliary
+    again = upernet.load(theirs).model
+    assert same(model, again)
+    assert again.config == model.config
+
+
+def test_to_smp_and_back(tmp_path: Path) -> None:
+    config = ModelConfig(backbone="resnet18", backbone_args=RESNET, width=8, level_norm=True, logits_align_corners=True)
+    model, tasks = network(config, auxiliary=False)
+    theirs = tmp_path / "theirs"
+    assert main(["convert", str(saved(tmp_path, model, tasks)), str(theirs), "--to", "smp"]) == 0
+    assert json.loads((theirs / "config.json").read_text())["decoder_channels"] == 8
+    tensors = load_file(theirs / "model.safetensors")
+    # Their lateral 0 is the coarsest, ours the finest.
+    assert torch.equal(
+        tensors["decoder.fpn_lateral_blocks.0.conv_norm_relu.0.weight"], model.decoder.lateral[2].conv.weight
+    )
+    assert same(model, upernet.load(theirs).model)
+
+
+def test_an_auxiliary_head_is_left_out_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ModelConfig(backbone="resnet18", backbone_args=RESNET, width=8, level_norm=True, logits_align_corners=True)
+    ours = saved(tmp_path, *network(config))
+    assert main(["convert", str(ours), str(tmp_path / "theirs"), "--to", "smp"]) == 2
+    assert "--drop auxiliary" in capsys.readouterr().err
+    assert not (tmp_path / "theirs").exists()
+    assert main(["convert", str(ours), str(tmp_path / "theirs"), "--to", "smp", "--drop", "auxiliary"]) == 0
+    assert (tmp_path / "theirs" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "says"),
+    [
+        ({"pooling": "precise"}, "mmseg", "pooling 'precise'"),
+        ({"ppm_order": "upsample_conv"}, "huggingface", "ppm_order 'upsample_conv'"),
+        ({"align_corners": True}, "huggingface", "align_corners"),
+        ({"level_norm": True}, "mmseg", "level_norm True"),
+        ({"backbone": "test_efficientnet", "backbone_args": {}}, "mmseg", "'test_efficientnet'"),
+        ({"backbone": "resnet50s", "backbone_args": {"channels": [8, 16, 32, 64]}}, "smp", "smp"),
+        ({"backbone_args": {**RESNET, "output_stride": 16}}, "mmseg", "output_stride"),
+        ({"logits_align_corners": True}, "mmseg", "logits"),
+    ],
+)
+def test_what_other_software_has_not_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], to: str, says: str
+) -> None:
+    config = ModelConfig(**{"backbone": "resnet18", "backbone_args": RESNET, "width": 8} | change)
+    ours = saved(tmp_path, *network(config, auxiliary=False))
+    theirs = tmp_path / ("theirs.pth" if to == "mmseg" else "theirs")
+    assert main(["convert", str(ours), str(theirs), "--to", to]) == 2
+    line = capsys.readouterr().err.strip()
+    assert says in line and "\n" not in line
+    assert not theirs.exists()
+
+
+def test_several_tasks_stay_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks: dict[str, Task] = {"semantic": Semantic(labels=LABELS), "scene": Scene(labels=["street", "coast"], width=8)}
+    model = build_model(ModelConfig(backbone="resnet18", backbone_args=RESNET, width=8), tasks)
+    ours = saved(tmp_path, model, tasks)
+    assert main(["convert", str(ours), str(tmp_path / "x.pth"), "--to", "mmseg"]) == 2
+    assert "this model has semantic, scene" in capsys.readouterr().err
+    assert main(["convert", str(ours), str(tmp_path / "x.pth"), "--to", "mmseg", "--drop", "scene"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["only.pth"], "no place to write"),
+        (["a", "b", "--half", "--to", "smp"], "--half"),
+        (["a", "b", "--to", "mmseg"], "model.pth"),
+        (["a", "b", "--drop", "depth"], "a: no model"),
+    ],
+)
+def test_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = saved(tmp_path, *network(toolbox("plain")))
+    (tmp_path / "theirs").mkdir()
+    assert main(["convert", str(ours), str(tmp_path / "theirs"), "--to", "huggingface"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def toolbox_file(path: Path, config: ModelConfig, text: str = "", tensors: dict[str, Tensor] | None = None) -> Path:
+    model, tasks = network(config)
+    theirs, _ = mmseg.write(model, tasks, InferenceConfig())
+    meta = {"config": text, "CLASSES": ("sky", "road", "car"), "PALETTE": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}
+    torch.save({"meta": meta, "state_dict": theirs if tensors is None else tensors}, path)
+    return path
+
+
+def test_the_first_series_of_the_toolbox(tmp_path: Path) -> None:
+    text = (
+        "norm_cfg = dict(type='SyncBN', requires_grad=True)\n"
+        "model = dict(type='EncoderDecoder', backbone=dict(type='ResNetV1c', depth=50),\n"
+        "    decode_head=dict(type='UPerHead', pool_scales=(1, 2), align_corners=True, norm_cfg=norm_cfg))\n"
+        "img_norm_cfg = dict(mean=[10.2, 20.4, 30.6], std=[51.0, 51.0, 51.0], to_rgb=True)\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='MultiScaleFlipAug', img_scale=(2049, 1025),\n"
+        "    transforms=[dict(type='Resize', keep_ratio=True)])]\n"
+    )
+    parser = upernet.load(toolbox_file(tmp_path / "old.pth", toolbox("deep"), text))
+    config = parser.model.config
+    assert config.align_corners
+    assert config.mean == pytest.approx((0.04, 0.08, 0.12))
+    assert config.std == pytest.approx((0.2, 0.2, 0.2))
+    assert parser.inference == InferenceConfig(short_side=1025, max_side=2049)
+    assert parser.labels["semantic"].names == ("sky", "road", "car")
+    assert parser.labels["semantic"].colours == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+
+
+def test_weights_that_want_bgr_take_rgb(tmp_path: Path) -> None:
+    text = (
+        "model = dict(data_preprocessor=dict(mean=[25.5, 51, 76.5], std=[255, 127.5, 51], bgr_to_rgb=False),"
+        " decode_head=dict(pool_scales=(1, 2)))"
+    )
+    path = toolbox_file(tmp_path / "bgr.pth", toolbox("plain"), text + "\nmodel['decode_head'] = print('run')")
+    original, _ = network(ModelConfig(backbone="resnet18", backbone_args=RESNET, width=8, pool_scales=(1, 2)))
+    found = upernet.load(path).model
+    assert found.config.mean == pytest.approx((0.3, 0.2, 0.1))
+    x = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ([0.1, 0.2, 0.3], [1.0, 0.5, 0.2]))
+    bgr = (x.flip(1) - mean) / std
+    expected = original(bgr * original.std + original.mean, ["semantic"])["semantic"]
+    torch.testing.assert_close(found(x)["semantic"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrap", ["module.", "model."])
+def test_wrappers_and_other_places_of_the_state_dict(tmp_path: Path, wrap: str) -> None:
+    model, tasks = network(toolbox("plain"))
+    theirs, meta = mmseg.write(model, tasks, InferenceConfig())
+    torch.save({"model": {wrap + k: v for k, v in theirs.items()}, "meta": meta, "epoch": 3}, tmp_path / "w.pth")
+    assert same(model, upernet.load(tmp_path / "w.pth").model)
+
+
+def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
+    model, tasks = network(toolbox("plain"))
+    theirs, meta = mmseg.write(model, tasks, InferenceConfig())
+    kept = {k: v for k, v in theirs.items() if not k.endswith("num_batches_tracked")}
+    torch.save({"state_dict": kept, "meta": meta}, tmp_path / "old.pth")
+    found = upernet.load(tmp_path / "old.pth").model
+    assert torch.equal(found.decoder.fusion.conv.weight, model.decoder.fusion.conv.weight)
+
+
+def test_every_tensor_has_a_place_or_is_named(tmp_path: Path) -> None:
+    model, tasks = network(toolbox("plain"))
+    theirs, meta = mmseg.write(model, tasks, InferenceConfig())
+    more = theirs | {"decode_head.extra.weight": torch.zeros(1)}
+    torch.save({"state_dict": more, "meta": meta}, tmp_path / "more.pth")
+    with pytest.raises(WorkError, match=r"1 tensors have no place in this network: decode_head\.extra\.weight"):
+        upernet.load(tmp_path / "more.pth")
+    less = {k: v for k, v in theirs.items() if k != "decode_head.fpn_convs.1.bn.bias"}
+    torch.save({"state_dict": less, "meta": meta}, tmp_path / "less.pth")
+    with pytest.raises(WorkError, match=r"decoder\.smooth\.1\.bn\.bias"):
+        upernet.load(tmp_path / "less.pth")
+
+
+def test_what_is_no_upernet_is_told(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"no UPerNet by its tensors \(fc\.weight\); read are those of mmseg, hugging"):
+        upernet.load(tmp_path / "x.pth")
+    torch.save({"epoch": 3}, tmp_path / "y.pth")
+    with pytest.raises(WorkError, match="no state dict"):
+        upernet.load(tmp_path / "y.pth")
+
+
+def test_one_of_the_authors_two_files(tmp_path: Path) -> None:
+    torch.save({"conv3.weight": torch.zeros(1), "bn3.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)},
+               tmp_path / "encoder_epoch_40.pth")  # fmt: skip
+    with pytest.raises(UserError, match="give both files"):
+        upernet.load(tmp_path / "encoder_epoch_40.pth")
+
+
+def test_epochs_are_not_mixed(tmp_path: Path) -> None:
+    for name in ("encoder_epoch_1.pth", "decoder_epoch_2.pth"):
+        torch.save({"x": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(UserError, match="holds epochs 1, 2"):
+        upernet.load(tmp_path)
+
+
+def test_a_sigmoid_is_refused(tmp_path: Path) -> None:
+    model, tasks = network(toolbox("plain"), auxiliary=False)
+    theirs, meta = mmseg.write(model, tasks, InferenceConfig())
+    for key in ("decode_head.conv_seg.weight", "decode_head.conv_seg.bias"):
+        theirs[key] = theirs[key][:1]
+    torch.save({"state_dict": theirs, "meta": meta}, tmp_path / "binary.pth")
+    with pytest.raises(UserError, match="sigmoid"):
+        upernet.load(tmp_path / "binary.pth")
+
+
+def test_old_smp_is_refused(tmp_path: Path) -> None:
+    keys = ("segmentation_head.0.weight", "decoder.fpn_stages.0.skip_conv.0.weight", "encoder.conv1.weight")
+    torch.save({k: torch.zeros(1) for k in keys}, tmp_path / "old.pth")
+    with pytest.raises(UserError, match=r"0\.4"):
+        upernet.load(tmp_path / "old.pth")
+
+
+def test_bins_that_do_not_fit_the_branches_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\[1, 2, 3, 6\] bins by its settings, but holds 2 branches"):
+        upernet.load(toolbox_file(tmp_path / "old.pth", toolbox("plain")))
+
+
+def test_a_published_name_must_fit_the_file(tmp_path: Path) -> None:
+    path = toolbox_file(tmp_path / "upernet_r18-00000000.pth", toolbox("plain"))
+    with pytest.raises(WorkError, match="sha256 begins with"):
+        upernet.load(path)
+
+
+def test_sharded_files_of_the_hub(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model, tasks = network(toolbox("plain"))
+    assert main(["convert", str(saved(tmp_path, model, tasks)), str(tmp_path / "hub"), "--to", "huggingface"]) == 0
+    whole = load_file(tmp_path / "hub" / "model.safetensors")
+    (tmp_path / "hub" / "model.safetensors").unlink()
+    names = sorted(whole)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for name, keys in shards.items():
+        save_file({k: whole[k] for k in keys}, tmp_path / "hub" / name)
+    index = {"weight_map": {k: name for name, keys in shards.items() for k in keys}}
+    (tmp_path / "hub" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert same(model, upernet.load(tmp_path / "hub").model)
+    index["weight_map"][names[0]] = "../elsewhere.safetensors"
+    (tmp_path / "hub" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WorkError, match="names no weight files beside it"):
+        upernet.load(tmp_path / "hub")
+
+
+def test_a_foreign_model_parses(tmp_path: Path) -> None:
+    text = "model = dict(decode_head=dict(pool_scales=(1, 2)))"
+    path = toolbox_file(tmp_path / "old.pth", toolbox("plain"), text)
+    prediction = upernet.load(path)(torch.rand(3, 70, 50))
+    assert prediction["semantic"].shape == (70, 50)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address under which it is served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+
+
+def published_file(folder: Path) -> Path:
+    """A checkpoint named as published ones are, by the first digits of its hash."""
+    text = "model = dict(decode_head=dict(pool_scales=(1, 2)))\ntest_pipeline = [dict(type='Resize', scale=(128, 64))]"
+    path = toolbox_file(folder / "upernet.pth", toolbox("plain"), text)
+    return path.rename(folder / f"upernet_r18-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth")
+
+
+def test_a_photograph_parsed_by_a_published_model(
+    tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name through a mirror, and by address: downloaded, verified, opened, run."""
+    folder, address = server
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    path = published_file(folder)
+    row = Published(
+        name="upernet_r18",
+        dataset="ade20k",
+        backbone="R-18",
+        classes="ade20k",
+        addresses=(f"https://weights.invalid/{path.name}",),
+        sha256=path.stem[-8:],
+    )
+    monkeypatch.setattr("upernet.zoo.find_published", {"upernet_r18": row}.get)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(photo)
+    words = ["predict", str(photo), "--out", str(tmp_path / "out")]
+    assert main([*words, "--model", "upernet_r18", "--mirror", address]) == 0
+    assert (tmp_path / "cache" / "hub" / "checkpoints" / path.name).read_bytes() == path.read_bytes()
+    with Image.open(tmp_path / "out" / "photo.semantic.png") as picture:
+        assert picture.size == (60, 40)
+    path.unlink()  # from now on the cache must do
+    assert main([*words, "--model", f"{address}/{path.name}"]) == 0
+    assert main(["convert", f"{address}/{path.name}", str(tmp_path / "ours")]) == 0
+    assert main([*words, "--model", f"{address}/other-12345678.pth"]) == 1
+    assert "404" in capsys.readouterr().err
+
+
+def test_backbones_are_told_from_their_tensors() -> None:
+    from upernet.model.backbone import Backbone
+
+    for name in (
+        "resnet18",
+        "resnet50",
+        "resnet101c",
+        "resnet50s",
+        "resnet50d",
+        "resnet152",
+        "convnext_small",
+        "convnext_xlarge",
+        "swin_base_patch4_window12_384",
+        "swin_large_patch4_window7_224",
+    ):
+        with torch.device("meta"):
+            backbone = Backbone(name, {})
+        tensors = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
+        assert identify(tensors, "x") == (name, {}, backbone.channels)
+
+
+def test_class_names_follow_the_count_where_a_file_says_none() -> None:
+    from upernet.dialects.base import class_names
+
+    assert list(class_names(19, None))[:2] == ["road", "sidewalk"]
+    assert len(class_names(150, ["too", "few"])) == 150
+    assert class_names(2, None) == ["class 0", "class 1"]
+    assert class_names(2, ["a", "b"], [[0, 0, 0], [255, 0, 10]]) == {"a": "#000000", "b": "#ff000a"}
+    assert class_names(2, ["a", "b"], "random") == ["a", "b"]
+
+
+def test_key_tables_go_both_ways() -> None:
+    table = KeyTable([("a.{i}.x.*", "b.{i}.*"), ("c.{x}", "d.{x}")], dropped=["*.index"])
+    there = {"a.3.x.conv.weight": torch.zeros(1), "c.bias": torch.ones(1), "a.index": torch.zeros(1)}
+    ours = table.to_ours(there, "file")
+    assert set(ours) == {"b.3.conv.weight", "d.bias"}
+    assert set(table.to_theirs(ours, "file")) == {"a.3.x.conv.weight", "c.bias"}
+    with pytest.raises(WorkError, match=r"file: 1 tensors have no place in this network: c\.x\.y"):
+        table.to_ours({"c.x.y": torch.zeros(1)}, "file")
+
+
+def test_a_real_file_of_the_toolbox(fixtures_dir: Path) -> None:
+    """Its answers on a BGR image, as the toolbox reads it, and on one of odd size."""
+    path = fixtures_dir / "mmseg_tiny" / "checkpoint.pth"
+    network = upernet.load(path).model
+    reference = read_checkpoint(fixtures_dir / "mmseg_tiny" / "reference.pth")
+    for case in (reference, reference["odd"]):
+        image = case["image_bgr_uint8"].flip(1) / 255
+        torch.testing.assert_close((image - network.mean) / network.std, case["input"], rtol=1e-4, atol=1e-5)
+        with torch.inference_mode():
+            logits = network(image, ["semantic", "auxiliary"])
+        for ours, theirs in (("semantic", "logits_low"), ("auxiliary", "aux_logits_low")):
+            difference = (logits[ours] - case[theirs]).abs().max() / case[theirs].std()
+            assert difference <= 1e-3
+        full = F.interpolate(logits["semantic"], image.shape[2:], mode="bilinear").argmax(1)
+        assert (full == case["pred"]).double().mean() >= 0.9999
+
+
+@pytest.mark.parametrize("folder", ["mmseg_tiny", "mmseg_tiny_11"])
+def test_real_files_of_the_toolbox_there_and_back(fixtures_dir: Path, tmp_path: Path, folder: str) -> None:
+    path = fixtures_dir / folder / "checkpoint.pth"
+    assert read_foreign([path])[0] == "mmseg"
+    assert main(["convert", str(path), str(tmp_path / "ours")]) == 0
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "again.pth"), "--to", "mmseg"]) == 0
+    before, after = open_checkpoint([path]).tensors, open_checkpoint([tmp_path / "again.pth"]).tensors
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
