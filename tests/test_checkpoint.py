@@ -15,7 +15,7 @@ import upernet.checkpoint as checkpoint
 from upernet.checkpoint import CONFIG, WEIGHTS, build_model, fill, find_model, load_model, save_model
 from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
 from upernet.model import UPerNet
-from upernet.tasks import Object, Part, Scene, Task
+from upernet.tasks import CrossEntropy, Focal, Object, Part, Scene, Task
 
 INFERENCE = InferenceConfig(short_side=64, max_side=128, antialias=True)
 
@@ -221,10 +221,30 @@ def test_a_module_of_the_users_own_is_imported_only_with_consent(
     assert type(loaded["scene"]).__name__ == "Room"
 
 
+def test_a_module_named_further_inside_needs_the_same_consent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import pathlib\nfrom upernet.tasks import Focal\n\npathlib.Path(__file__).with_suffix('.ran').touch()\n\n\n"
+    (tmp_path / "their_terms.py").write_text(code + "class Sharp(Focal):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = Object(labels=["car", "house"], width=8, losses=[CrossEntropy(average="all"), Focal(gamma=1.5)])
+    save_model(tmp_path / "m", network(object=own), tasks(object=own), INFERENCE)
+    assert load_model(tmp_path / "m")[1]["object"] == own
+    path = edit(
+        tmp_path / "m",
+        lambda c: c["tasks"]["object"]["init_args"]["losses"][1].update(class_path="their_terms.Sharp"),
+    )
+    line = f"{path}: tasks.object.losses.1 comes from module 'their_terms'; if you trust it, --trust their_terms"
+    assert told(tmp_path / "m") == line
+    assert not (tmp_path / "their_terms.ran").exists()
+    _, loaded, _ = load_model(tmp_path / "m", trust=["their_terms"])
+    assert [type(one).__name__ for one in loaded["object"].losses] == ["CrossEntropy", "Sharp"]  # type: ignore
+
+
 def test_a_list_inside_itself_is_survived(folder: Path) -> None:
-    path = folder / CONFIG
-    path.write_text(path.read_text().replace("labels:\n", "labels: &a\n      - *a\n", 1))
-    assert told(folder)
+    endless: list[Any] = []
+    endless.append(endless)
+    path = edit(folder, lambda c: c["tasks"]["object"]["init_args"].update(labels=endless))
+    assert "&id001" in path.read_text()
+    assert told(folder).startswith("unknown class 'car'")
 
 
 def test_a_class_that_is_no_task_is_told(folder: Path) -> None:

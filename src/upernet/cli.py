@@ -84,10 +84,10 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     from upernet.data.source import Source
-    from upernet.tasks.base import Task
+    from upernet.tasks.base import Loss, Task
 
     set_parsing_settings(
-        subclasses_enabled=[Task, Source],
+        subclasses_enabled=[Task, Source, Loss],
         docstring_parse_attribute_docstrings=True,
         instantiate_subclass_spec_in_any=False,  # a stranger's file must not choose what is run
     )

@@ -34,6 +34,7 @@ def train(
     import torch
 
     from upernet.checkpoint import build_model, fill, load_model
+    from upernet.data.frequencies import weigh_classes, write_frequencies
     from upernet.data.mixture import bind_sources
     from upernet.engine.trainer import Trainer
     from upernet.model.pretrained import load_backbone_weights
@@ -54,12 +55,14 @@ def train(
         fill(network, start.state_dict(), run.init, partial=True)
     elif run.backbone_weights is not None:
         load_backbone_weights(network.backbone, model.backbone, run.backbone_weights)
+    folder = Path(run.out)
+    counted = weigh_classes(tasks, sources, folder if run.resume else None)
     trainer = Trainer(network, tasks, sources, data=data, optim=optim, run=run, inference=inference)
     resolved = {"tasks": tasks, "data": data, "model": model, "optim": optim, "run": run, "inference": inference}
     text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True, width=120)
-    folder = Path(run.out)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.resume()
+    write_frequencies(folder, counted)
     write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
     trainer.console.print(f"configuration: {folder / 'config.yaml'}")
     trainer.fit()

@@ -1,4 +1,4 @@
-"""The questions asked about an image, one file each, on the contract of `base.Task`.
+"""The questions asked about an image, one file each, on the contract of `base.Task`, and the terms of their losses.
 
 Names are loaded on first use, so that naming `Task` in a type does not import torch.
 """
@@ -6,11 +6,18 @@ Names are loaded on first use, so that naming `Task` in a type does not import t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from upernet.tasks.base import LEVELS, Task
+from upernet.tasks.base import LEVELS, Loss, Task
 
 if TYPE_CHECKING:
     from upernet.tasks.dense import DenseTask as DenseTask
     from upernet.tasks.image import ImageTask as ImageTask
+    from upernet.tasks.losses import OHEM as OHEM
+    from upernet.tasks.losses import CrossEntropy as CrossEntropy
+    from upernet.tasks.losses import Dice as Dice
+    from upernet.tasks.losses import Focal as Focal
+    from upernet.tasks.losses import Lovasz as Lovasz
+    from upernet.tasks.losses import RegionLoss as RegionLoss
+    from upernet.tasks.losses import WeightedLoss as WeightedLoss
     from upernet.tasks.material import Material as Material
     from upernet.tasks.object import Object as Object
     from upernet.tasks.part import Part as Part
@@ -27,9 +34,16 @@ _FILES = {
     "Material": "material",
     "Texture": "texture",
     "Semantic": "semantic",
+    "CrossEntropy": "losses",
+    "OHEM": "losses",
+    "Focal": "losses",
+    "Dice": "losses",
+    "Lovasz": "losses",
+    "WeightedLoss": "losses",
+    "RegionLoss": "losses",
 }
 
-__all__ = ["LEVELS", "Task", *_FILES]
+__all__ = ["LEVELS", "Loss", "Task", *_FILES]
 
 
 def __getattr__(name: str) -> Any:

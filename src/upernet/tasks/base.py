@@ -28,6 +28,35 @@ LEVELS = ("c2", "c3", "c4", "c5", "ppm", "p2", "p3", "p4", "fused")
 
 
 @dataclass(kw_only=True)
+class Loss(Configurable, ABC):
+    """One term of a task's loss, in the label space of the source a batch comes from (see `ClassSets`).
+
+    The fields are its YAML. A class in your own module works like the ones in `losses.py`.
+    """
+
+    weight: float = 1.0
+    """Factor of this term in the task's loss."""
+
+    needs_map: ClassVar[bool] = False
+    """Whether it weighs pixels against one another, so that a task that answers once per image cannot have it."""
+
+    def bind(self, classes: Labels) -> None:
+        """Called once with the task's classes, to refuse what does not fit them."""
+
+    @abstractmethod
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Scalar float32, 0 and with zero gradients where everything is unlabelled; `weight` is not applied.
+
+        Args:
+            log_q: float32 (B, G, H, W) or (B, G), log-probabilities of the groups of `sets`. They add up to one where
+                the groups share no class and leave none out.
+            groups: int64 (B, H, W) or (B,), ids of groups, `IGNORE` where unlabelled. A label of a whole image stands
+                at every position where `log_q` is a map.
+            sets: The groups, and the task's classes in each.
+        """
+
+
+@dataclass(kw_only=True)
 class Task(Configurable, ABC):
     """One question asked about an image. The fields are the task's YAML and are saved in the checkpoint."""
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.data.labels import IGNORE, ClassSets, Labels
-from upernet.tasks.base import Task
+from upernet.config import UserError, from_class_path
+from upernet.data.labels import ClassSets, Labels
+from upernet.tasks.base import Loss, Task
+from upernet.tasks.losses import CrossEntropy
 
 if TYPE_CHECKING:
     from upernet.engine.metrics import TaskMetric
@@ -18,21 +21,45 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SoftmaxTask(Task):
-    """Softmax over classes; the loss is the mean negative log-likelihood of what is labelled."""
+    """Softmax over classes; the loss is the mean negative log-likelihood of what is labelled, or a sum of `losses`."""
 
     labels: list[str] | dict[str, str] | str = field(default_factory=list)
     """Class names in the order of the logits, a mapping of names to colours such as `"#4682b4"`, or the name of a
     published list: `ade20k`, `cityscapes` or `voc`."""
+
+    losses: list[Loss] = field(default_factory=list)
+    """Terms of the loss, each with its `weight`, such as `upernet.tasks.CrossEntropy` or `upernet.tasks.Dice`; the
+    cross-entropy averaged over what is labelled if empty."""
+
+    def __post_init__(self) -> None:
+        # What a model folder holds comes here as plain values; the command line has built them already.
+        self.losses = [
+            one if isinstance(one, Loss) else from_class_path(Loss, one, f"losses.{i}")
+            for i, one in enumerate(self.losses)
+        ]
+        for one in self.losses:
+            if one.needs_map and not self.maps:
+                kind, own = type(one).__name__, type(self).__name__
+                raise UserError(f"losses: {kind} needs a map, {own} answers once per image; valid: CrossEntropy, Focal")
+
+    def bind(self, tasks: Mapping[str, Task]) -> None:
+        """Let each term see the classes.
+
+        Raises:
+            UserError: If one of them does not fit, such as weights of other classes.
+        """
+        for one in self.losses:
+            one.bind(self.classes)
 
     @property
     def classes(self) -> Labels:
         return Labels.of(self.labels)
 
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
-        log_p = sets.log_probabilities(F.log_softmax(logits.float(), dim=1))
-        groups = spread(sets.to_groups(target), log_p)
-        total = F.nll_loss(log_p, groups, ignore_index=IGNORE, reduction="sum")
-        return total / (groups != IGNORE).sum().clamp(min=1)
+        log_q = sets.log_probabilities(F.log_softmax(logits.float(), dim=1))
+        groups = spread(sets.to_groups(target), log_q)
+        terms = [one.weight * one.loss(log_q, groups, sets) for one in self.losses or [CrossEntropy()]]
+        return torch.stack(terms).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(dim=1)

@@ -1,0 +1,272 @@
+"""Terms a task's loss may be made of, on the contract of `base.Loss`.
+
+All live in the label space of the source: where a label stands for several classes, "the probability of the truth" is
+that of the set. All are computed in float32 and are 0, with zero gradients, where nothing is labelled.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upernet.config import UserError, check
+from upernet.data.labels import IGNORE, ClassSets, Labels
+from upernet.tasks.base import Loss
+
+Counted = Literal["inverse_frequency", "median_frequency", "effective_number"]
+"""Class weights that follow from the data; `upernet.data.frequencies` counts and tells the formulas."""
+Average = Literal["labelled", "all"]
+
+
+@dataclass(kw_only=True)
+class WeightedLoss(Loss):
+    """A term in which classes may weigh differently; a label that stands for several has the mean of their weights."""
+
+    class_weights: list[float] | dict[str, float] | Counted | None = None
+    """Weights in the order of the classes, by name (1 for those left out), or how to compute them from the training
+    data: `inverse_frequency`, `median_frequency` (Eigen and Fergus 2015) or `effective_number` (Cui et al. 2019). The
+    weights that were computed stand in the run's `config.yaml`, so that nothing counts again."""
+    beta: float = 0.999
+    """Of `effective_number`: how fast a further image of a class adds less; 0 weighs all alike, near 1 is the inverse
+    frequency."""
+    count_images: int | None = None
+    """Images per source that are counted, evenly spaced; all if none."""
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check(f"{name}.beta", self.beta, 0, 1 - 1e-12, example=0.999)
+        check(f"{name}.count_images", self.count_images, 1, example=1000)
+        given = self.class_weights
+        if isinstance(given, str):
+            if given not in get_args(Counted):
+                raise UserError(f"{name}.class_weights: {given!r} is none of {', '.join(get_args(Counted))}")
+        elif given is not None:
+            values = list(given.values()) if isinstance(given, dict) else given
+            wrong = [v for v in values if not 0 <= v < math.inf]
+            if wrong or not any(values):
+                raise UserError(f"{name}.class_weights: {wrong or values} must be ≥ 0 and not all 0; for example 1.0")
+
+    def bind(self, classes: Labels) -> None:
+        """Check the weights against the classes.
+
+        Raises:
+            UserError: If there are more or fewer than classes, or one is for a class that does not exist.
+        """
+        given, name = self.class_weights, type(self).__name__
+        if isinstance(given, list) and len(given) != len(classes):
+            raise UserError(f"{name}.class_weights: {len(given)} weights for {len(classes)} classes; give one for each")
+        if isinstance(given, dict):
+            for key in given:
+                try:
+                    classes.index(key)
+                except UserError as error:
+                    raise UserError(f"{name}.class_weights: {error}") from error
+
+    def group_weights(self, log_q: Tensor, sets: ClassSets) -> Tensor | None:
+        """(G,) of `log_q`'s kind and place; none where all weigh alike.
+
+        Raises:
+            UserError: If they are to be computed from the data and have not been.
+        """
+        given = self.class_weights
+        if given is None:
+            return None
+        if isinstance(given, str):
+            raise UserError(f"class_weights: {given!r} is not counted yet; upernet train does, or give [1.0, 2.0, …]")
+        by_class = given if isinstance(given, list) else [given.get(name, 1.0) for name in sets.classes.names]
+        return log_q.new_tensor([sum(by_class[c] for c in group) / len(group) for group in sets.groups])
+
+
+@dataclass(kw_only=True)
+class CrossEntropy(WeightedLoss):
+    """Negative log-likelihood of the truth, averaged over pixels."""
+
+    average: Average = "labelled"
+    """What the sum is divided by: the labelled pixels (their weights if there are any), or `all` pixels, unlabelled
+    ones too, as the published toolbox recipes do."""
+    smoothing: float = 0.0
+    """Share of the target that is spread evenly over all labels of the source (Szegedy et al. 2016, section 7)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("CrossEntropy.smoothing", self.smoothing, 0, 1, example=0.1)
+        if self.average not in get_args(Average):
+            raise UserError(f"CrossEntropy.average: {self.average!r} is none of {', '.join(get_args(Average))}")
+
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        weights, labelled = self.group_weights(log_q, sets), groups != IGNORE
+        total = F.nll_loss(log_q, groups, weight=weights, ignore_index=IGNORE, reduction="sum")
+        if self.smoothing:
+            each = -log_q.movedim(1, -1)[labelled]
+            even = (each if weights is None else each * weights).sum() / log_q.shape[1]
+            total = (1 - self.smoothing) * total + self.smoothing * even
+        if self.average == "all":
+            return total / groups.numel()
+        if weights is None:
+            return total / labelled.sum().clamp(min=1)
+        return total / weights[groups[labelled]].sum().clamp(min=torch.finfo(total.dtype).tiny)
+
+
+@dataclass(kw_only=True)
+class OHEM(WeightedLoss):
+    """Cross-entropy averaged over the hardest pixels alone (Shrivastava et al. 2016, for pixels as in Wu et al. 2016).
+
+    Kept are pixels whose truth has a probability of at most `threshold`, and at any rate the hardest of the batch, as
+    many as `min_kept` times its images; equally hard ones are kept together.
+    """
+
+    threshold: float = 0.7
+    """Probability of the truth up to which a pixel is hard; 1 keeps every pixel, 0 only the `min_kept` hardest."""
+    min_kept: int = 100_000
+    """Pixels per image that are kept at least."""
+
+    needs_map: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("OHEM.threshold", self.threshold, 0, 1, example=0.7)
+        check("OHEM.min_kept", self.min_kept, 0, example=100_000)
+
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        log_truth, labels = _of_truth(log_q, groups)
+        with torch.no_grad():
+            q = log_truth.exp().clamp(max=1)  # a set's sum may round to a little more
+            kept = q <= self.threshold
+            least = min(self.min_kept * len(groups), len(q))
+            if least:
+                kept |= q <= q.kthvalue(least).values
+        weights = self.group_weights(log_q, sets)
+        factor = torch.ones_like(q[kept]) if weights is None else weights[labels[kept]]
+        return -(factor * log_truth[kept]).sum() / factor.sum().clamp(min=torch.finfo(q.dtype).tiny)
+
+
+@dataclass(kw_only=True)
+class Focal(WeightedLoss):
+    """Focal loss on a softmax: −α (1 − q)^γ log q of the truth's probability q, averaged over labelled pixels.
+
+    Lin et al. 2017, equation 5, with the softmax in the place of their sigmoid for every class by itself; their α by
+    class is `class_weights`, with which the average is still over pixels, not over weights.
+    """
+
+    gamma: float = 2.0
+    """Exponent γ; 0 is the cross-entropy."""
+    alpha: float = 1.0
+    """Factor α of every pixel."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("Focal.gamma", self.gamma, 0, example=2.0)
+        check("Focal.alpha", self.alpha, 0, example=0.25)
+
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        log_truth, labels = _of_truth(log_q, groups)
+        # The power's slope at 0 is infinite for γ < 1.
+        miss = (-torch.expm1(log_truth)).clamp(min=torch.finfo(log_q.dtype).tiny)
+        each = -self.alpha * miss**self.gamma * log_truth
+        weights = self.group_weights(log_q, sets)
+        total = each.sum() if weights is None else (weights[labels] * each).sum()
+        return total / max(len(labels), 1)
+
+
+@dataclass(kw_only=True)
+class RegionLoss(Loss):
+    """A term that compares, label by label, the area predicted and the area labelled; the mean over labels present.
+
+    A pixel whose label stands for part of another label's classes counts as the other label too; one whose label
+    stands for that and more besides says nothing about it and is left out there.
+    """
+
+    per_image: bool = False
+    """Compare image by image and average over images, instead of all images of the batch as one."""
+
+    needs_map: ClassVar[bool] = True
+
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        relations = _relations(sets.groups)
+        q, labels = log_q.exp().transpose(0, 1).flatten(2), groups.flatten(1)
+        areas = q.unbind(1) if self.per_image else [q.flatten(1)]
+        truths = labels.unbind(0) if self.per_image else [labels.flatten()]
+        values = [self._mean(area, truth, relations) for area, truth in zip(areas, truths, strict=True)]
+        known = [value for value in values if value is not None]
+        return torch.stack(known).mean() if known else log_q.flatten()[:0].sum()
+
+    def _mean(self, q: Tensor, labels: Tensor, relations: tuple[tuple[int, ...], ...]) -> Tensor | None:
+        labelled = labels != IGNORE
+        q, labels = q[:, labelled], labels[labelled]
+        shown = set(labels.unique().tolist())
+        values = []
+        for group, relation in enumerate(relations):
+            if any(relation[label] == 1 for label in shown):
+                said = torch.tensor(relation, device=labels.device)[labels]
+                area = q[group]
+                if any(relation[label] < 0 for label in shown):
+                    area, said = area[said >= 0], said[said >= 0]
+                values.append(self.region(area, said == 1))
+        return torch.stack(values).mean() if values else None
+
+    @abstractmethod
+    def region(self, q: Tensor, truth: Tensor) -> Tensor:
+        """Scalar loss of one label.
+
+        Args:
+            q: float32 (N,), its probability at each labelled pixel.
+            truth: bool (N,), where it is the truth; somewhere at least.
+        """
+
+
+@dataclass(kw_only=True)
+class Dice(RegionLoss):
+    """One less the Dice coefficient: 1 − (2 Σ q t + s) / (Σ q^k + Σ t + s), t being 1 on the label's pixels, else 0.
+
+    With power k = 2 that of V-Net (Milletari et al. 2016, section 3).
+    """
+
+    smooth: float = 1.0
+    """The s above, in pixels: how little small areas matter."""
+    power: Literal[1, 2] = 2
+    """The exponent k above."""
+
+    def __post_init__(self) -> None:
+        check("Dice.smooth", self.smooth, 0, example=1.0)
+        if self.power not in (1, 2):
+            raise UserError(f"Dice.power: {self.power} is none of 1, 2")
+
+    def region(self, q: Tensor, truth: Tensor) -> Tensor:
+        both, area = q[truth].sum(), q.square().sum() if self.power == 2 else q.sum()
+        return 1 - (2 * both + self.smooth) / (area + truth.sum() + self.smooth)
+
+
+@dataclass(kw_only=True)
+class Lovasz(RegionLoss):
+    """Lovász-softmax, a surrogate of one less the IoU (Berman et al. 2018, equations 8 to 12)."""
+
+    def region(self, q: Tensor, truth: Tensor) -> Tensor:
+        error, order = torch.where(truth, 1 - q, q).sort(descending=True)
+        truth = truth[order]
+        # The gradient of the extension, what each further wrong pixel adds to 1 − IoU, without a difference of almost
+        # equal numbers: 1 / union for a pixel that is missed, intersection / (union · union before) for one too many.
+        area = truth.sum()
+        intersection, union = area - truth.cumsum(0), area + (~truth).cumsum(0)
+        added = torch.where(truth, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
+        return (error * added).sum()
+
+
+def _of_truth(log_q: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) log-probability of the truth at each of the N labelled pixels, and (N,) int64 which it is."""
+    labelled = groups != IGNORE
+    of_truth = log_q.gather(1, groups.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return of_truth[labelled], groups[labelled]
+
+
+@lru_cache(maxsize=64)
+def _relations(groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """(G, G): what a pixel of the second group says about the first: 1 it is one, 0 it is none, -1 nothing."""
+    sets = [set(group) for group in groups]
+    return tuple(tuple(1 if own <= one else -1 if own & one else 0 for own in sets) for one in sets)

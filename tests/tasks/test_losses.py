@@ -1,0 +1,599 @@
+"""The terms of a loss, by hand on maps of 2 × 2 and against what they are known to equal; class weights by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from fake_data import Memory, image_mask_folder, own_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+import upernet
+from upernet.checkpoint import load_model
+from upernet.cli import main, read_options
+from upernet.config import UserError, WorkError, from_class_path, to_plain
+from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.folder import ClassFolder, ImageMaskFolder
+from upernet.data.frequencies import FILE, Frequencies, count_classes, weigh_classes
+from upernet.data.labels import IGNORE, ClassSets
+from upernet.data.mixture import bind_sources
+from upernet.data.source import Source
+from upernet.dialects import mmseg
+from upernet.dialects.archive import read_checkpoint
+from upernet.inference import resize
+from upernet.tasks import OHEM, CrossEntropy, Dice, Focal, Loss, Lovasz, Scene, Semantic, Task, Texture
+from upernet.tasks.dense import DenseTask
+
+ALL: dict[str, Loss] = {
+    "plain": CrossEntropy(),
+    "all": CrossEntropy(average="all"),
+    "smooth": CrossEntropy(smoothing=0.1, class_weights=[1.0, 2.0, 0.5]),
+    "ohem": OHEM(threshold=0.5, min_kept=2),
+    "ohem, weighted": OHEM(min_kept=0, class_weights={"b": 3.0}),
+    "focal": Focal(),
+    "focal, shallow": Focal(gamma=0.3, class_weights=[0.2, 1.0, 1.0]),
+    "dice": Dice(),
+    "dice of areas, per image": Dice(power=1, per_image=True, smooth=0),
+    "lovasz": Lovasz(),
+    "lovasz, per image": Lovasz(per_image=True),
+}
+
+
+@dataclass(kw_only=True)
+class Brier(Loss):
+    """A stranger's term: the squared distance of the truth's probability from one."""
+
+    power: float = 2.0
+
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        q = log_q.exp().gather(1, groups.clamp(min=0).unsqueeze(1)).squeeze(1)
+        return ((1 - q[groups != IGNORE]) ** self.power).sum() / (groups != IGNORE).sum().clamp(min=1)
+
+
+def task(*losses: Loss, labels: Sequence[str] = ("a", "b", "c")) -> DenseTask:
+    made = DenseTask(labels=list(labels), losses=list(losses))
+    made.bind({})
+    return made
+
+
+def of(loss: Loss, probabilities: Any, target: Any, sets: ClassSets | None = None) -> float:
+    """A term's value for probabilities of classes at each pixel (H, W, K) and a target (H, W)."""
+    p = torch.tensor(probabilities, dtype=torch.float32)
+    own = task(loss, labels=["a", "b", "c"][: p.shape[-1]])
+    logits = p.log().permute(2, 0, 1)[None] + 3
+    return own.loss(logits, torch.tensor(target)[None], sets or own_labels(own)).item()
+
+
+def random_case(seed: int, classes: int = 3, shape: tuple[int, ...] = (2, 5, 4)) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(shape[0], classes, *shape[1:], generator=generator)
+    return logits.requires_grad_(), torch.randint(IGNORE, classes, shape, generator=generator)
+
+
+SEEDS = st.integers(0, 2**31)
+# Truth a a / b and one unlabelled; two classes.
+P = [[[0.9, 0.1], [0.4, 0.6]], [[0.2, 0.8], [0.5, 0.5]]]
+T = [[0, 0], [1, IGNORE]]
+
+
+# --- by hand --------------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy() -> None:
+    """Truth has .9, .4, .8; the unlabelled pixel counts in the denominator or not."""
+    total = -math.log(0.9) - math.log(0.4) - math.log(0.8)
+    assert of(CrossEntropy(), P, T) == pytest.approx(total / 3, rel=1e-5)
+    assert of(CrossEntropy(average="all"), P, T) == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_weighted_cross_entropy() -> None:
+    """Class b weighs 3; one that is not named weighs 1."""
+    total = -math.log(0.9) - math.log(0.4) - 3 * math.log(0.8)
+    for weights in ([1.0, 3.0], {"b": 3.0}):
+        assert of(CrossEntropy(class_weights=weights), P, T) == pytest.approx(total / 5, rel=1e-5)
+        assert of(CrossEntropy(class_weights=weights, average="all"), P, T) == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_ohem() -> None:
+    """Truth has .9, .4, .8: one is at most .7; at least two would take .8 as well."""
+    assert of(OHEM(threshold=0.7, min_kept=0), P, T) == pytest.approx(-math.log(0.4), rel=1e-5)
+    assert of(OHEM(threshold=0.7, min_kept=2), P, T) == pytest.approx(-math.log(0.4 * 0.8) / 2, rel=1e-5)
+    assert of(OHEM(threshold=0, min_kept=1), P, T) == pytest.approx(-math.log(0.4), rel=1e-5)
+    assert of(OHEM(threshold=0.1, min_kept=0), P, T) == 0
+
+
+def test_ohem_keeps_so_many_per_image_of_the_whole_batch() -> None:
+    """Two images, one kept per image: the two hardest pixels of both lie in the first."""
+    own = task(OHEM(threshold=0, min_kept=1), labels=["a", "b"])
+    p = torch.tensor([[[0.1, 0.2]], [[0.6, 0.9]]])
+    logits = torch.stack([p, 1 - p], dim=1).log()
+    loss = own.loss(logits, torch.zeros(2, 1, 2, dtype=torch.int64), own_labels(own))
+    assert loss.item() == pytest.approx(-math.log(0.1 * 0.2) / 2, rel=1e-5)
+
+
+def test_focal() -> None:
+    expected = sum(-0.25 * (1 - q) ** 2 * math.log(q) for q in (0.9, 0.4, 0.8)) / 3
+    assert of(Focal(gamma=2, alpha=0.25), P, T) == pytest.approx(expected, rel=1e-5)
+    weighted = sum(-w * (1 - q) ** 2 * math.log(q) for q, w in ((0.9, 1), (0.4, 1), (0.8, 3))) / 3
+    assert of(Focal(class_weights=[1.0, 3.0]), P, T) == pytest.approx(weighted, rel=1e-5)
+
+
+def test_dice() -> None:
+    """On the labelled pixels, a has .9 .4 of its two and .2 elsewhere, b has .8 of its one and .1 .6 elsewhere."""
+    a, b = 1 - 2 * 1.3 / (1.5 + 2), 1 - 2 * 0.8 / (1.5 + 1)
+    assert of(Dice(power=1, smooth=0), P, T) == pytest.approx((a + b) / 2, rel=1e-5)
+    a, b = 1 - (2 * 1.3 + 1) / (0.81 + 0.16 + 0.04 + 2 + 1), 1 - (2 * 0.8 + 1) / (0.01 + 0.36 + 0.64 + 1 + 1)
+    assert of(Dice(), P, T) == pytest.approx((a + b) / 2, rel=1e-5)
+
+
+def test_lovasz() -> None:
+    """Errors of a, sorted: .6 (an a), .2 (a b), .1 (an a); 1 − IoU grows from 0 to 1/2, 2/3, 1. Of b: .6 and .1 (two
+    a) and .2 (a b), so .6 .2 .1 with 1 − IoU of 1/2, 1, 1."""
+    a = 0.6 * 1 / 2 + 0.2 * (2 / 3 - 1 / 2) + 0.1 * (1 - 2 / 3)
+    b = 0.6 * 1 / 2 + 0.2 * (1 - 1 / 2)
+    assert of(Lovasz(), P, T) == pytest.approx((a + b) / 2, rel=1e-5)
+
+
+def test_labels_that_are_not_there_do_not_count() -> None:
+    """With a alone labelled, the mean is over a alone."""
+    p, t = [[[0.9, 0.1], [0.4, 0.6]]], [[0, 0]]
+    assert of(Dice(power=1, smooth=0), p, t) == pytest.approx(1 - 2 * 1.3 / (1.3 + 2), rel=1e-5)
+    assert of(Lovasz(), p, t) == pytest.approx(0.6 * 1 / 2 + 0.1 * 1 / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Dice, Lovasz])
+def test_image_by_image(kind: type[Dice | Lovasz]) -> None:
+    """The mean over images that have a label at all; the third has none."""
+    logits, target = random_case(1, shape=(3, 4, 4))
+    target[2] = IGNORE
+    whole, single = task(kind(per_image=True)), task(kind())
+    sets = own_labels(whole)
+    parts = [single.loss(logits[i : i + 1], target[i : i + 1], sets) for i in range(2)]
+    torch.testing.assert_close(whole.loss(logits, target, sets), torch.stack(parts).mean())
+
+
+def test_terms_are_added_with_their_weights() -> None:
+    logits, target = random_case(0)
+    terms: list[Loss] = [CrossEntropy(weight=0.5), Dice(weight=2.0), Lovasz()]
+    sets = own_labels(task())
+    parts = [one.weight * task(type(one)()).loss(logits, target, sets) for one in terms]
+    torch.testing.assert_close(task(*terms).loss(logits, target, sets), torch.stack(parts).sum())
+
+
+# --- labels that stand for sets -------------------------------------------------------------------------------------
+
+
+def test_a_set_has_the_summed_probability_and_the_mean_weight() -> None:
+    """p = .2 .3 .5; "a or b" has .5 and weighs (1 + 3) / 2."""
+    own = task()
+    sets = ClassSets.of(["ab", "c"], own.classes, {"ab": ["a", "b"]})
+    p = [[[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]]
+    weighted = of(CrossEntropy(class_weights=[1.0, 3.0, 4.0]), p, [[0, 1]], sets)
+    assert weighted == pytest.approx((-2 * math.log(0.5) - 4 * math.log(0.8)) / 6, rel=1e-5)
+    assert of(Focal(), p, [[0, 1]], sets) == pytest.approx(-(0.25 * math.log(0.5) + 0.04 * math.log(0.8)) / 2, rel=1e-4)
+    ab, c = 1 - 2 * 0.5 / (0.5 + 0.2 + 1), 1 - 2 * 0.8 / (0.5 + 0.8 + 1)
+    assert of(Dice(power=1, smooth=0), p, [[0, 1]], sets) == pytest.approx((ab + c) / 2, rel=1e-5)
+
+
+def test_labels_that_share_classes() -> None:
+    """A pixel of a is one of "a or b" too; one of "a or b" says nothing about a; p as above."""
+    own = task()
+    sets = ClassSets.of(["ab", "c", "a"], own.classes, {"ab": ["a", "b"]})
+    p, t = [[[0.2, 0.3, 0.5], [0.1, 0.1, 0.8], [0.7, 0.2, 0.1]]], [[0, 1, 2]]
+    ab = 1 - 2 * (0.5 + 0.9) / (0.5 + 0.2 + 0.9 + 2)
+    c = 1 - 2 * 0.8 / (0.5 + 0.8 + 0.1 + 1)
+    a = 1 - 2 * 0.7 / (0.1 + 0.7 + 1)
+    assert of(Dice(power=1, smooth=0), p, t, sets) == pytest.approx((ab + c + a) / 3, rel=1e-5)
+
+
+# --- what they equal ------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS)
+def test_the_default_is_the_cross_entropy_bit_for_bit(seed: int) -> None:
+    logits, target = random_case(seed)
+    sets = own_labels(task())
+    for own in (task(), task(CrossEntropy())):
+        loss = own.loss(logits, target, sets)
+        expected = F.cross_entropy(logits, target, ignore_index=IGNORE)
+        assert torch.equal(loss, expected)
+        assert torch.equal(*(torch.autograd.grad(one, logits)[0] for one in (loss, expected)))
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, st.floats(0, 1), st.lists(st.floats(0.1, 9), min_size=3, max_size=3))
+def test_smoothing_and_weights_are_those_of_pytorch(seed: int, smoothing: float, weights: list[float]) -> None:
+    logits, target = random_case(seed)
+    own = task(CrossEntropy(smoothing=smoothing, class_weights=weights))
+    expected = F.cross_entropy(logits, target, torch.tensor(weights), ignore_index=IGNORE, label_smoothing=smoothing)
+    torch.testing.assert_close(own.loss(logits, target, own_labels(own)), expected)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS)
+def test_terms_that_come_down_to_the_cross_entropy(seed: int) -> None:
+    logits, target = random_case(seed)
+    sets = own_labels(task())
+    expected = task().loss(logits, target, sets)
+    for loss in (Focal(gamma=0), OHEM(threshold=1, min_kept=0), OHEM(threshold=0, min_kept=10**9)):
+        torch.testing.assert_close(task(loss).loss(logits, target, sets), expected)
+
+
+def lovasz_by_differences(p: np.ndarray, truth: np.ndarray) -> float:
+    """Berman et al. 2018, equation 8, with the set function written out."""
+    error = np.abs(truth - p)
+    order = np.argsort(-error)
+    total, before = 0.0, 0.0
+    for count in range(1, len(order) + 1):
+        wrong = np.zeros(len(order), bool)
+        wrong[order[:count]] = True
+        jaccard = 1 - (truth & ~wrong).sum() / (truth | wrong).sum()
+        total, before = total + error[order[count - 1]] * (jaccard - before), jaccard
+    return total
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS)
+def test_lovasz_is_its_definition(seed: int) -> None:
+    logits, target = random_case(seed)
+    own = task(Lovasz())
+    p = logits.detach().softmax(1).movedim(1, -1)[target != IGNORE].numpy().astype(np.float64)
+    t = target[target != IGNORE].numpy()
+    expected = np.mean([lovasz_by_differences(p[:, c], t == c) for c in np.unique(t)])
+    assert own.loss(logits, target, own_labels(own)).item() == pytest.approx(expected, rel=1e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS)
+def test_lovasz_of_a_hard_answer_is_one_less_the_mean_iou(seed: int) -> None:
+    answer, target = (random_case(seed + i, classes=2)[1] for i in (0, 7))
+    answer = answer.clamp(min=0)
+    hard = 100 * (2.0 * F.one_hot(answer, 2).movedim(-1, 1) - 1)
+    own = task(Lovasz(), labels=["a", "b"])
+    ious = []
+    for c in (0, 1):
+        a, t = answer[target != IGNORE] == c, target[target != IGNORE] == c
+        if t.any():
+            ious.append((a & t).sum().item() / (a | t).sum().item())
+    expected = 1 - np.mean(ious) if ious else 0
+    assert own.loss(hard, target, own_labels(own)).item() == pytest.approx(expected, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, st.sampled_from([1, 2]), st.floats(0, 3), st.booleans())
+def test_areas_are_compared_on_a_scale_of_0_to_1(seed: int, power: Any, smooth: float, per_image: bool) -> None:
+    logits, target = random_case(seed)
+    sets = own_labels(task())
+    for loss in (Dice(power=power, smooth=smooth, per_image=per_image), Lovasz(per_image=per_image)):
+        own = task(loss)
+        assert -1e-6 <= own.loss(logits, target, sets).item() <= 1
+        perfect = 100.0 * F.one_hot(target.clamp(min=0), 3).movedim(-1, 1)
+        assert own.loss(perfect, target, sets).item() == pytest.approx(0, abs=1e-6)
+
+
+# --- what holds for all ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_only_labelled_pixels_are_moved(name: str) -> None:
+    logits, target = random_case(3)
+    own = task(ALL[name])
+    (gradient,) = torch.autograd.grad(own.loss(logits, target, own_labels(own)), logits)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+    assert not gradient.movedim(1, -1)[target == IGNORE].any()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("shape", [(2, 5, 4), (2,)], ids=["map", "image"])
+def test_nothing_labelled_costs_nothing(name: str, shape: tuple[int, ...]) -> None:
+    logits, _ = random_case(0)
+    own = task(ALL[name])
+    loss = own.loss(logits, torch.full(shape, IGNORE), own_labels(own))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0
+    assert loss.dtype == torch.float32
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_label_per_image_is_a_map_filled_with_it(name: str) -> None:
+    logits, _ = random_case(0, shape=(3, 5, 4))
+    own, target = task(ALL[name]), torch.tensor([2, IGNORE, 0])
+    filled = target[:, None, None].expand(-1, 5, 4).clone()
+    torch.testing.assert_close(
+        own.loss(logits, target, own_labels(own)), own.loss(logits, filled, own_labels(own)), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_logits_of_half_precision_under_autocast(name: str) -> None:
+    """The same float32 number as from the same values in float32; large logits stay finite."""
+    logits, target = random_case(0)
+    own, low = task(ALL[name]), (40 * logits).detach().bfloat16().requires_grad_()
+    expected = own.loss(low.detach().float(), target, own_labels(own))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = own.loss(low, target, own_labels(own))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(loss, low)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [n for n, loss in ALL.items() if not loss.needs_map])
+def test_answers_once_per_image(name: str) -> None:
+    own = Scene(labels=["a", "b", "c"], losses=[ALL[name]])
+    logits, target = torch.randn(4, 3), torch.tensor([0, 2, IGNORE, 1])
+    as_map = task(ALL[name]).loss(logits[..., None, None], target[:, None, None], own_labels(own))
+    torch.testing.assert_close(own.loss(logits, target, own_labels(own)), as_map)
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: CrossEntropy(smoothing=2), "CrossEntropy.smoothing: 2 is not from 0 to 1; for example 0.1"),
+        (lambda: CrossEntropy(average="mine"), "CrossEntropy.average: 'mine' is none of labelled, all"),  # type: ignore
+        (lambda: CrossEntropy(class_weights="mine"), "CrossEntropy.class_weights: 'mine' is none of inverse_"),  # type: ignore
+        (lambda: Focal(class_weights=[1.0, -1.0]), "Focal.class_weights: [-1.0] must be ≥ 0 and not all 0"),
+        (lambda: Focal(class_weights={"a": 0.0}), "Focal.class_weights: [0.0] must be ≥ 0 and not all 0"),
+        (lambda: Focal(gamma=-1), "Focal.gamma: -1 is not at least 0; for example 2.0"),
+        (lambda: OHEM(threshold=7), "OHEM.threshold: 7 is not from 0 to 1; for example 0.7"),
+        (lambda: Dice(power=3), "Dice.power: 3 is none of 1, 2"),  # type: ignore[arg-type]
+        (lambda: task(Focal(class_weights=[1.0])), "Focal.class_weights: 1 weights for 3 classes; give one for each"),
+        (lambda: task(OHEM(class_weights={"d": 1})), "OHEM.class_weights: unknown class 'd'; valid: a, b, c"),
+        (lambda: Scene(labels=["a"], losses=[Dice()]), "losses: Dice needs a map, Scene answers once per image; "),
+        (lambda: of(CrossEntropy(class_weights="inverse_frequency"), P, T), "class_weights: 'inverse_frequency' is"),
+        (lambda: DenseTask(losses=[{"class_path": "upernet.tasks.Scene"}]), "losses.0: 'upernet.tasks.Scene' is no"),  # type: ignore
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_told(make: Any, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make()
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+# --- from YAML and back ---------------------------------------------------------------------------------------------
+
+
+def recipe(folder: Path, losses: list[Any]) -> dict[str, Any]:
+    source = {"class_path": "fake_data.Memory", "init_args": {"labels": ["a", "b", "c"]}}
+    return {
+        "model": {"backbone": "test_resnet", "width": 8},
+        "tasks": {
+            "semantic": {
+                "class_path": "upernet.tasks.Semantic",
+                "init_args": {"labels": ["a", "b", "c"], "losses": losses},
+            }
+        },
+        "data": {
+            "batch": 2,
+            "workers": 0,
+            "augment": {"crop": [32, 32]},
+            "sources": {"drawn": {"dataset": source, "targets": {"semantic": {}}, "val": None}},
+        },
+        "run": {"out": str(folder), "steps": 1, "device": "cpu", "log_every": 1},
+    }
+
+
+TERMS = [
+    {
+        "class_path": "upernet.tasks.CrossEntropy",
+        "init_args": {"average": "all", "class_weights": "inverse_frequency"},
+    },
+    {"class_path": "upernet.tasks.Lovasz"},
+    {"class_path": f"{__name__}.Brier", "init_args": {"weight": 0.5, "power": 3.0}},
+]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(recipe(tmp_path / "out", TERMS)))
+    return path
+
+
+def test_yaml_names_terms_a_strangers_too(config: Path) -> None:
+    (own,) = read_options("train", ["--config", str(config)])["tasks"].values()
+    assert own.losses == [
+        CrossEntropy(average="all", class_weights="inverse_frequency"), Lovasz(), Brier(weight=0.5, power=3.0),
+    ]  # fmt: skip
+    again = from_class_path(Task, yaml.safe_load(yaml.safe_dump(to_plain(own))), "here")  # type: ignore[type-abstract]
+    assert again == own
+
+
+def test_a_run_with_three_terms_counts_once(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Train, go on, evaluate: the weights are those of the first count, and the model folder holds them."""
+    assert main(["train", "--config", str(config)]) == 0
+    _, tasks, _ = load_model(tmp_path / "out" / "model")
+    own = tasks["semantic"]
+    assert isinstance(own, Semantic)
+    (counts,) = yaml.safe_load((tmp_path / "out" / FILE).read_text()).values()
+    masks = [Memory().read(item)[1]["given"] for item in Memory().items("train")]
+    assert list(counts["pixels"].values()) == [sum(int((m == i).sum()) for m in masks) for i in range(3)]
+    weights = Frequencies(**counts).weights("inverse_frequency", 0.999)
+    assert own.losses == [
+        CrossEntropy(average="all", class_weights=weights), Lovasz(), Brier(weight=0.5, power=3.0),
+    ]  # fmt: skip
+    (resolved,) = read_options("train", ["--config", str(tmp_path / "out" / "config.yaml")])["tasks"].values()
+    assert resolved.losses == own.losses
+
+    def counted(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("upernet.data.frequencies.count_classes", counted)
+    assert main(["train", "--config", str(config), "--run.steps", "2"]) == 0
+    assert "resuming" in capsys.readouterr().err
+    with pytest.raises(AssertionError):
+        main(["train", "--config", str(config), "--run.out", str(tmp_path / "other")])
+
+
+def test_going_on_with_another_term_is_told(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(config)]) == 0
+    config.write_text(yaml.safe_dump(recipe(tmp_path / "out", TERMS[1:])))
+    assert main(["train", "--config", str(config), "--run.steps", "2"]) == 2
+    assert "holds a run with tasks.semantic.init_args.losses" in capsys.readouterr().err
+
+
+def test_what_fits_no_task_is_told_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    for term, line in (
+        ({"class_path": "upernet.tasks.Focal", "init_args": {"class_weights": {"d": 2}}}, "unknown class 'd'"),
+        ({"class_path": "upernet.tasks.Dice", "init_args": {"powr": 1}}, "powr"),
+        ({"class_path": "upernet.tasks.Scene"}, "Scene"),
+    ):
+        path.write_text(yaml.safe_dump(recipe(tmp_path / "out", [term])))
+        assert main(["train", "--config", str(path)]) == 2
+        err = capsys.readouterr().err
+        assert line in err
+        assert err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+# --- class weights from the data ------------------------------------------------------------------------------------
+
+
+def test_weights_by_hand() -> None:
+    """100 images of 10 pixels in the mean: c covers 100 pixels, that is 10 images' worth; d was never met."""
+    counts = Frequencies(
+        {"a": 600.0, "b": 300.0, "c": 100.0, "d": 0.0}, {"a": 1000.0, "b": 600.0, "c": 1000.0, "d": 0.0}, 100
+    )
+    # 1/6 : 1/3 : 1 = 1 : 2 : 6, of mean 1.
+    assert counts.weights("inverse_frequency", 0) == {"a": 0.3333, "b": 0.6667, "c": 2.0, "d": 2.0}
+    # .6, .5, .1; the median is .5.
+    assert counts.weights("median_frequency", 0) == {"a": 0.8333, "b": 1.0, "c": 5.0, "d": 5.0}
+    terms = [0.1 / (1 - 0.9**n) for n in (60, 30, 10)]
+    expected = [3 * t / sum(terms) for t in terms]
+    given = counts.weights("effective_number", 0.9)
+    assert list(given.values()) == pytest.approx([*expected, expected[-1]], rel=1e-3)
+    assert set(counts.weights("effective_number", 0).values()) == {1.0}
+    with pytest.raises(UserError, match="no training image has a label"):
+        Frequencies({"a": 0.0}, {"a": 0.0}, 0).weights("inverse_frequency", 0)
+
+
+def masks(root: Path, *values: Any, labels: Sequence[str] = ("a", "b", "c")) -> ImageMaskFolder:
+    """Images of 2 × 2 pixels and their masks, as the training split."""
+    image_mask_folder(root, labels, counts={"train": len(values)}, size=(2, 2))
+    for i, value in enumerate(values):
+        Image.fromarray(np.array(value, np.uint8)).save(root / "annotations" / "train" / f"train_{i}.png")
+    return ImageMaskFolder(root=str(root), labels=list(labels))
+
+
+def count(own: Task, limit: int | None = None, **sources: tuple[Source, TargetConfig]) -> Frequencies:
+    config = DataConfig(
+        sources={n: SourceConfig(dataset=d, targets={"t": target}) for n, (d, target) in sources.items()}
+    )
+    return count_classes(bind_sources(config, {"t": own}), "t", own, limit)
+
+
+def test_pixels_are_counted_by_class(tmp_path: Path) -> None:
+    """ "ab" is spread over a and b; 255 and void count nowhere; an image without labels is none."""
+    own = DenseTask(labels=["c", "a", "b"])
+    dataset = masks(tmp_path, [[0, 0], [1, 255]], [[1, 1], [1, 2]], [[2, 2], [255, 2]], labels=["ab", "c", "void"])
+    target = TargetConfig(classes={"ab": ["a", "b"], "void": None})
+    assert count(own, town=(dataset, target)) == Frequencies(
+        {"c": 4.0, "a": 1.0, "b": 1.0}, {"c": 6.0, "a": 3.0, "b": 3.0}, 2
+    )
+    twice = count(own, town=(dataset, target), again=(dataset, target))
+    assert twice == Frequencies({"c": 8.0, "a": 2.0, "b": 2.0}, {"c": 12.0, "a": 6.0, "b": 6.0}, 4)
+
+
+def test_a_limit_takes_images_at_even_distances(tmp_path: Path) -> None:
+    dataset = masks(tmp_path, *([[i % 3, i % 3], [i % 3, i % 3]] for i in range(6)))
+    own = DenseTask(labels=["a", "b", "c"])
+    assert list(count(own, 2, town=(dataset, TargetConfig())).pixels.values()) == [4.0 + 4, 0, 0]  # images 0 and 3
+    assert list(count(own, 9, town=(dataset, TargetConfig())).pixels.values()) == [8, 8, 8]
+
+
+def test_one_label_per_image_counts_like_the_mean_image_with_a_map(tmp_path: Path) -> None:
+    rooms = tmp_path / "rooms" / "images" / "train"
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        (rooms / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(rooms / name)
+    folder = ClassFolder(root=str(tmp_path / "rooms"))
+    own = Texture(labels=["a", "b", "c"])
+    assert count(own, rooms=(folder, TargetConfig())) == Frequencies(
+        {"a": 2.0, "b": 1.0, "c": 0.0}, {"a": 2.0, "b": 1.0, "c": 0.0}, 3
+    )
+    maps = masks(tmp_path / "town", [[2, 2], [2, 255]])
+    assert count(own, rooms=(folder, TargetConfig()), town=(maps, TargetConfig())) == Frequencies(
+        {"a": 6.0, "b": 3.0, "c": 3.0}, {"a": 6.0, "b": 3.0, "c": 3.0}, 4
+    )
+    everywhere = count(own, rooms=(folder, TargetConfig(constant=["b", "c"])))
+    assert everywhere.pixels == {"a": 0.0, "b": 1.5, "c": 1.5}
+
+
+def test_a_mask_that_says_no_label_is_told(tmp_path: Path) -> None:
+    dataset = masks(tmp_path, [[0, 7], [0, 0]])
+    with pytest.raises(WorkError) as caught:
+        count(DenseTask(labels=["a", "b", "c"]), town=(dataset, TargetConfig()))
+    mask = tmp_path / "annotations" / "train" / "train_0.png"
+    assert str(caught.value) == f"source 'town': {mask}: value 7 is no label; valid: 0 to 2"
+
+
+def test_counts_of_other_classes_are_not_taken(tmp_path: Path) -> None:
+    dataset = masks(tmp_path / "town", [[0, 1], [1, 1]], labels=["a", "b"])
+    own = DenseTask(labels=["a", "b"], losses=[CrossEntropy(class_weights="inverse_frequency")])
+    bound = bind_sources(
+        DataConfig(sources={"town": SourceConfig(dataset=dataset, targets={"t": TargetConfig()})}), {"t": own}
+    )
+    (tmp_path / "state.pt").touch()
+    (tmp_path / FILE).write_text("t, all images: {pixels: {a: 1.0, x: 1.0}, beside: {}, images: 1}\n")
+    weigh_classes({"t": own}, bound, tmp_path)
+    assert own.losses == [CrossEntropy(class_weights={"a": 1.5, "b": 0.5})]
+    (tmp_path / FILE).write_text("[1")
+    own.losses = [CrossEntropy(class_weights="inverse_frequency")]
+    with pytest.raises(WorkError, match="damaged; delete it"):
+        weigh_classes({"t": own}, bound, tmp_path)
+
+
+# --- the published toolbox ------------------------------------------------------------------------------------------
+
+
+def test_loss_and_gradients_of_the_toolbox(fixtures_dir: Path) -> None:
+    """One training step of MMSegmentation 1.2.2 on both heads: every loss and every gradient's norm."""
+    theirs = read_checkpoint(fixtures_dir / "mmseg_tiny" / "reference.pth")["train"]
+    network = upernet.load(fixtures_dir / "mmseg_tiny" / "checkpoint.pth", device="cpu").model.train()
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d)):
+            module.p = 0.0
+    target = theirs["label"].long()
+    target[target == 255] = IGNORE
+    # Rounding the normalised input on its way there and back would move some gradients by a few thousandths.
+    network.mean.zero_()
+    network.std.fill_(1)
+    logits = network(theirs["input"], ["semantic", "auxiliary"])
+    total = torch.zeros(())
+    for name, key in (("semantic", "decode"), ("auxiliary", "aux")):
+        own = network.tasks[name]
+        assert isinstance(own, Semantic)
+        own.losses = [CrossEntropy(average="all")]
+        z = resize(logits[name], (target.shape[1], target.shape[2]), network.logits_align_corners)
+        loss = own.weight * own.loss(z, target, own_labels(own))
+        assert loss.item() == pytest.approx(theirs["losses"][f"{key}.loss_ce"], rel=1e-3)
+        total = total + loss
+    total.backward()
+    table = mmseg._TABLES["deep"]
+    ours = table.to_theirs({k: p.grad.norm() for k, p in network.named_parameters() if p.grad is not None}, "here")
+    assert ours.keys() == theirs["grad_norm"].keys()
+    for key, norm in theirs["grad_norm"].items():
+        assert ours[key].item() == pytest.approx(norm, rel=1e-3, abs=1e-6), key
