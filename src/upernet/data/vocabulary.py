@@ -1,4 +1,4 @@
-"""Published lists of classes by name: those of ADE20K, Cityscapes and PASCAL VOC, and the five of Broden+."""
+"""Published lists of classes by name: those of ADE20K, CamVid, Cityscapes and PASCAL VOC, and the five of Broden+."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypedDict
 from upernet.config import UserError
 
 FOLDER = Path(__file__).parent / "vocabularies"
-FLAT = ("ade20k", "cityscapes", "voc")
+FLAT = ("ade20k", "camvid", "cityscapes", "voc")
 
 
 class BrodenPlus(TypedDict):
@@ -36,7 +36,7 @@ def vocabulary(name: str) -> dict[str, str]:
     """The classes of a data set in the order of their ids, with its colours.
 
     Args:
-        name: `ade20k` (150), `cityscapes` (19) or `voc` (21, the first of them background).
+        name: `ade20k` (150), `camvid` (11), `cityscapes` (19) or `voc` (21, the first of them background).
 
     Returns:
         Class name → `"#rrggbb"`.
