@@ -93,7 +93,10 @@ def test_a_network_comes_back_from_yaml(
     assert from_plain(ModelConfig, plain, "here") == config
 
 
-@pytest.mark.parametrize("config", [ModelConfig(), InferenceConfig(short_side=64), OptimConfig(), RunConfig()])
+SLIDING = InferenceConfig(window=(64, 96), stride=(32, 48), scales=(0.5, 1.0), flip=True, scale_of="image")
+
+
+@pytest.mark.parametrize("config", [ModelConfig(), InferenceConfig(short_side=64), SLIDING, OptimConfig(), RunConfig()])
 def test_every_block_comes_back(config: Any) -> None:
     assert from_plain(type(config), to_plain(config), "here") == config
 
@@ -106,7 +109,8 @@ def test_an_unknown_key_is_told() -> None:
     with pytest.raises(UserError) as caught:
         from_plain(InferenceConfig, {"short": 3}, "m.yaml: inference")
     assert str(caught.value) == (
-        "m.yaml: inference: unknown key 'short' for InferenceConfig; valid keys: short_side, max_side, antialias"
+        "m.yaml: inference: unknown key 'short' for InferenceConfig; valid keys: short_side, max_side, antialias, "
+        "window, stride, resize_twice, scales, flip, scale_of"
     )
     with pytest.raises(UserError, match=r"unknown key 'secret' for Square; valid keys: sides, name, colour, options$"):
         from_plain(Square, {"secret": 1}, "here")

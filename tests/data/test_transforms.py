@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,16 @@ import upernet.data.transforms as transforms
 from upernet.config import UserError
 from upernet.data.config import AugmentConfig
 from upernet.data.labels import IGNORE
-from upernet.data.transforms import PAD_GREY, Augment
+from upernet.data.resize import resize_image, resize_labels
+from upernet.data.sample import Batch, Padding, Sample
+from upernet.data.transforms import PAD_GREY, Augment, is_varied
 
 STILL: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
 
 
 def augment(image: Tensor, mask: Tensor, seed: int = 0, **options: Any) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    view, maps = Augment(AugmentConfig(**options))(image, {"mask": mask})
+    view, maps, _ = Augment(AugmentConfig(**options))(image, {"mask": mask})
     return view, maps["mask"]
 
 
@@ -163,7 +166,7 @@ def test_maps_are_sampled_in_the_middle_of_the_pixels_that_the_image_averages() 
 def test_an_image_with_one_label_fills_the_crop(size: tuple[int, int], aspect: float, seed: int) -> None:
     """Its label would cover the padding too."""
     torch.manual_seed(seed)
-    view, _ = Augment(AugmentConfig(crop=(40, 64), scale=(0.5, 2.0), aspect=aspect))(
+    view, _, _ = Augment(AugmentConfig(crop=(40, 64), scale=(0.5, 2.0), aspect=aspect))(
         torch.full((3, *size), 10, dtype=torch.uint8), {}
     )
     assert view.shape == (3, 40, 64)
@@ -217,6 +220,224 @@ def test_the_same_seed_gives_the_same_view_and_another_another() -> None:
     assert not torch.equal(one, other)
 
 
+PHOTO: dict[str, Any] = {"crop": (320, 320), "short_side": 352, "scale": (0.6, 1.7), "aspect": 1.2, "brightness": 0.3}
+PHOTO |= {"contrast": 0.3, "saturation": 0.3, "grey": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("options", "maps", "means"),
+    [
+        (
+            PHOTO,
+            [2560334106, 1735802303, 1940579988],
+            [[82.34, 23.47, 17.09], [136.02, 14.89, 2.41], [109.57, 18.34, 8.89]],
+        ),
+        (
+            {"crop": (64, 96)},
+            [88694777, 220812297, 3152899786],
+            [[110.27, 18.89, 8.0], [112.67, 17.98, 8.0], [106.92, 19.89, 8.0]],
+        ),
+    ],
+)
+def test_views_are_those_of_earlier_versions(
+    options: dict[str, Any], maps: list[int], means: list[list[float]]
+) -> None:
+    """Recorded before there was a second geometry: the maps to the last label, the images' channel means."""
+    image, mask = coded(blocks("recorded", range(40), (90, 120)))
+    for seed, (checksum, mean) in enumerate(zip(maps, means, strict=True)):
+        view, cut = augment(image, mask, seed, **options)
+        assert zlib.crc32(cut.contiguous().numpy().tobytes()) == checksum
+        assert view.float().mean((1, 2)).tolist() == pytest.approx(mean, abs=0.05)
+
+
+# --- the geometry of the published recipes --------------------------------------------------------------------------
+
+
+class Seen:
+    """Sizes and windows of resized images, which are made up: nothing is computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.images: list[tuple[tuple[int, int], tuple[int, int, int, int]]] = []
+        self.maps: list[tuple[tuple[int, int], tuple[int, int, int, int]]] = []
+        monkeypatch.setattr(transforms, "resize_image", self.image)
+        monkeypatch.setattr(transforms, "resize_labels", self.map)
+
+    def image(self, image: Tensor, size: Any, window: Any) -> Tensor:
+        self.images.append((size, window))
+        return torch.zeros(3, *window[2:], dtype=torch.uint8)
+
+    def map(self, labels: Tensor, size: Any, window: Any) -> Tensor:
+        self.maps.append((size, window))
+        return torch.zeros(window[2:], dtype=torch.int64)
+
+
+def test_one_scale_is_drawn_uniformly_for_both_sides_of_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch)
+    torch.manual_seed(0)
+    view = Augment(AugmentConfig(crop=(32, 32), box=(200_000, 100_000)))
+    maps = {"mask": torch.zeros(1024, 2048, dtype=torch.int64)}
+    for _ in range(2000):
+        view(torch.zeros(3, 1024, 2048, dtype=torch.uint8), maps)
+    sizes = np.array([size for size, _ in seen.images])
+    ratio = sizes[:, 0] / 100_000
+    assert np.abs(sizes[:, 1] - 2 * sizes[:, 0]).max() <= 2
+    assert abs(ratio.mean() - 1.25) < 0.039  # four deviations
+    assert abs(ratio.std() - 1.5 / 12**0.5) < 0.02
+    assert 0.5 <= ratio.min() < 0.505
+    assert 1.995 < ratio.max() <= 2.0
+    assert seen.images == seen.maps
+
+
+def test_crops_are_uniform_and_half_of_them_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = coded(np.arange(40 * 36).reshape(40, 36))
+    options: dict[str, Any] = {"crop": (32, 32), "box": (40, 36), "scale": (1.0, 1.0)}
+    torch.manual_seed(0)
+    view = Augment(AugmentConfig(**options))
+    tops, lefts, flips = np.zeros(9), np.zeros(5), 0
+    for _ in range(1800):
+        cut = view(image, {"mask": mask})[1]["mask"]
+        first = int(cut.min())
+        tops[first // 36] += 1
+        lefts[first % 36] += 1
+        flips += int(cut[0, 0] > cut[0, 1])
+    assert tops.min() > 145  # 200 expected, deviation 13
+    assert tops.max() < 255
+    assert lefts.min() > 290  # 360 expected, deviation 17
+    assert lefts.max() < 430
+    assert abs(flips / 1800 - 0.5) < 0.048
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_crop_is_cut_from_the_resized_image(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the steps one by one, on whole images."""
+    image, mask = coded(blocks("fitted", range(40), (90, 120), block=3))
+    seen: list[Any] = []
+    monkeypatch.setattr(transforms, "resize_image", lambda *given: seen.append(given[1:]) or resize_image(*given))
+    view, cut = augment(
+        image, mask, seed, crop=(48, 80), box=(100, 75), flip=float(seed % 2), pad_colour=(0.0, 1.0, 0.5)
+    )
+    ((size, (top, left, height, width)),) = seen
+    assert (height, width) == (min(48, size[0]), min(80, size[1]))
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    whole, labels = resize_image(image, size)[:, rows, columns], resize_labels(mask, size)[rows, columns]
+    if seed % 2:
+        whole, labels = whole.flip(-1), labels.flip(-1)
+    assert torch.equal(view[:, :height, :width], whole)
+    assert torch.equal(cut[:height, :width], labels)
+    assert (cut[height:] == IGNORE).all()
+    assert (cut[:, width:] == IGNORE).all()
+    assert (view.shape, cut.shape) == ((3, 48, 80), (48, 80))
+
+
+def test_crops_that_show_little_but_one_label_are_drawn_again() -> None:
+    """Label 1 in the last 32 of 128 columns: 15 of the 97 crops of 32 columns have 9 to 23 of them."""
+    mask = torch.zeros(32, 128, dtype=torch.int64)
+    mask[:, 96:] = 1
+    mask[:4] = IGNORE  # counts nowhere
+    image = torch.zeros(3, 32, 128, dtype=torch.uint8)
+    options: dict[str, Any] = {"crop": (32, 32), "box": (128, 32), "scale": (1.0, 1.0)}
+    good = {}
+    for ratio in (1.0, 0.75):
+        torch.manual_seed(0)
+        view = Augment(AugmentConfig(cat_max_ratio=ratio, **options))
+        cuts = [view(image, {"mask": mask})[1]["mask"] for _ in range(1000)]
+        good[ratio] = np.mean([9 <= int((cut[4] == 1).sum()) <= 23 for cut in cuts])
+    assert abs(good[1.0] - 15 / 97) < 0.046
+    assert abs(good[0.75] - (1 - (82 / 97) ** 11)) < 0.046
+
+
+def test_ten_more_crops_are_tried_and_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.arange(64 * 64).view(64, 64)
+    tried: list[int] = []
+    monkeypatch.setattr(transforms, "is_varied", lambda cut, ratio: bool(tried.append(int(cut[0, 0]))))
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"crop": (32, 32), "box": (64, 64), "cat_max_ratio": 0.75} | STILL
+    cut = Augment(AugmentConfig(**options))(torch.zeros(3, 64, 64, dtype=torch.uint8), {"mask": mask})[1]["mask"]
+    assert len(tried) == 10
+    torch.manual_seed(0)
+    torch.rand(())
+    drawn = [(int(torch.randint(33, ())), int(torch.randint(33, ()))) for _ in range(11)]
+    assert [*tried, int(cut[0, 0])] == [64 * top + left for top, left in drawn]
+
+
+@pytest.mark.parametrize(
+    ("labels", "varied"),
+    [
+        ([3, 3, 3, 3], False),
+        ([3, 3, 3, 0], False),  # three of four are not less than 3/4
+        ([3, 3, 0, 0], True),
+        ([3, 3, IGNORE, 0], True),
+        ([3, IGNORE, IGNORE, IGNORE], False),
+        ([IGNORE] * 4, False),
+    ],
+)
+def test_what_is_varied(labels: list[int], varied: bool) -> None:
+    assert is_varied(torch.tensor(labels).view(2, 2), 0.75) is varied
+
+
+def test_padding_is_exactly_zero_for_the_network_and_unlabelled() -> None:
+    """At the bottom and right, in a colour no byte has: 123.675, 116.28, 103.53 of 255."""
+    mean = (0.485, 0.456, 0.406)
+    image = torch.full((40, 60, 3), 200, dtype=torch.uint8).permute(2, 0, 1)
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"crop": (48, 96), "box": (60, 40), "scale": (0.5, 1.0), "photometric": True}
+    view = Augment(AugmentConfig(pad_colour=mean, **options))
+    samples = []
+    for number in range(4):
+        pixels, maps, padding = view(image, {"mask": torch.ones(40, 60, dtype=torch.int64)})
+        samples.append(Sample(pixels, maps, "s", str(number), padding))
+    batch = Batch.of(samples)
+    assert (batch.pixels.dtype, batch.image.dtype) == (torch.uint8, torch.float32)
+    normal = (batch.image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    inside = batch.targets["mask"] == 1
+    assert 0.2 < inside.float().mean() < 0.6
+    assert (normal.permute(0, 2, 3, 1)[~inside] == 0).all()
+    assert (normal.permute(0, 2, 3, 1)[inside] != 0).all()
+    assert torch.equal((batch.image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)[inside],
+                       batch.pixels.permute(0, 2, 3, 1)[inside])  # fmt: skip
+    for number, sample in enumerate(samples):
+        assert sample.padding is not None
+        corner = inside[number, : sample.padding.height, : sample.padding.width]
+        assert corner.all()
+        assert corner.sum() == inside[number].sum()
+
+
+def test_padding_without_a_colour_is_grey() -> None:
+    image, mask = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.ones(32, 32, dtype=torch.int64)
+    options: dict[str, Any] = {"crop": (40, 48), "box": (32, 32), "photometric": True} | STILL
+    view, maps, padding = Augment(AugmentConfig(**options))(image, {"mask": mask})
+    assert padding is None
+    assert torch.equal((view == PAD_GREY).all(0), maps["mask"] == IGNORE)
+    _, _, padding = Augment(AugmentConfig(pad_colour=(0.0, 0.5, 1.0), **options))(image, {"mask": mask})
+    assert padding == Padding(32, 32, (0.0, 0.5, 1.0))
+
+
+def test_colour_of_either_kind_follows_either_geometry() -> None:
+    image, mask = coded(blocks("coloured", range(40), (64, 64)))
+    for options in (
+        {"box": (64, 64), "brightness": 0.4},
+        {"photometric": True},
+        {"box": (64, 64), "photometric": True},
+    ):
+        changed = 0
+        for seed in range(6):
+            view, cut = augment(image, mask, seed, crop=(64, 64), **STILL, **options)
+            assert torch.equal(cut, mask)
+            changed += not torch.equal(view, image)
+        assert changed > 3
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**31))
+def test_an_image_with_one_label_fills_the_crop_from_a_box_too(size: tuple[int, int], seed: int) -> None:
+    torch.manual_seed(seed)
+    view, maps, padding = Augment(AugmentConfig(crop=(40, 64), box=(80, 60), pad_colour=(0.0, 0.0, 0.0)))(
+        torch.full((3, *size), 10, dtype=torch.uint8), {}
+    )
+    assert (view.shape, maps, padding) == ((3, 40, 64), {}, None)
+    assert (view == 10).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -227,6 +448,20 @@ def test_the_same_seed_gives_the_same_view_and_another_another() -> None:
         ({"hue": 0.6}, r"augment\.hue: 0\.6 is not from 0 to 0\.5"),
         ({"flip": -0.1}, r"augment\.flip: -0\.1 is not from 0 to 1"),
         ({"brightness": -1.0}, r"augment\.brightness: -1\.0 is not at least 0"),
+        ({"box": (0, 512)}, r"augment\.box: 0 is not at least 1; for example \[2048, 512\]"),
+        ({"box": (9, 9), "short_side": 5}, r"augment\.short_side: 5 beside box \[9, 9\]; leave it at null"),
+        ({"box": (9, 9), "aspect": 1.2}, r"augment\.aspect: 1\.2 beside box \[9, 9\]; leave it at 1\.0"),
+        ({"cat_max_ratio": 1.5, "box": (9, 9)}, r"augment\.cat_max_ratio: 1\.5 is not from 0 to 1; for example 0\.75"),
+        (
+            {"cat_max_ratio": 0.75},
+            r"augment\.cat_max_ratio: 0\.75 needs a box; for example augment\.box: \[2048, 512\]",
+        ),
+        ({"pad_colour": (0.0, 0.0, 0.0)}, r"augment\.pad_colour: \(0\.0, 0\.0, 0\.0\) needs a box; for example"),
+        (
+            {"pad_colour": (124.0, 0.5, 0.5), "box": (9, 9)},
+            r"augment\.pad_colour: 124\.0 is not from 0 to 1; for example",
+        ),
+        ({"photometric": True, "hue": 0.1}, r"augment\.hue: 0\.1 beside photometric: true; leave it at 0"),
     ],
 )
 def test_bad_augmentation_is_told(options: dict[str, Any], message: str) -> None:

@@ -10,16 +10,26 @@ from upernet.data.source import Source
 
 @dataclass(kw_only=True)
 class AugmentConfig:
-    """Random geometry, the same for an image and all its maps, then random colour for the image alone."""
+    """Random geometry, the same for an image and all its maps, then random colour for the image alone.
+
+    With `box` the geometry is that of the published recipes: one uniform scale, bilinear without smoothing, the crop
+    anywhere in the scaled image, a smaller image at the upper left of the crop.
+    """
 
     crop: tuple[int, int] = (512, 512)
     """Height and width of what the network sees, in pixels."""
     short_side: int | None = None
     """Bring the shorter side to this many pixels before scaling; none starts from the image's own size."""
+    box: tuple[int, int] | None = None
+    """Long and short side, in pixels: the image is fitted into this box, multiplied by the random scale; none scales
+    the image itself."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Bounds of the random scale; drawn uniformly in its logarithm."""
+    """Bounds of the random scale; drawn uniformly in its logarithm, or with `box` uniformly."""
     aspect: float = 1.0
     """Largest stretch of one axis against the other; 1 keeps the aspect ratio."""
+    cat_max_ratio: float = 1.0
+    """Largest share of the labelled pixels that one label of the first map may have in a crop: up to ten other crops
+    are drawn while it has more, or all; 1 takes the first. Needs `box`."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     brightness: float = 0.0
@@ -32,6 +42,12 @@ class AugmentConfig:
     """Hue shift in [-h, h], at most 0.5."""
     grey: float = 0.0
     """Probability of dropping all colour."""
+    photometric: bool = False
+    """Photometric distortion of the published recipes in place of the five above: brightness ± 32 of 255, contrast and
+    saturation times 0.5 to 1.5, hue ± 36°, each with probability 1/2."""
+    pad_colour: tuple[float, float, float] | None = None
+    """RGB in [0, 1] of what a small image does not cover; the model's `mean` makes it exactly 0 for the network. Grey
+    if none. Needs `box`."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -45,6 +61,25 @@ class AugmentConfig:
             check(f"augment.{name}", getattr(self, name), 0, 1, example=0.5)
         for name in ("brightness", "contrast", "saturation"):
             check(f"augment.{name}", getattr(self, name), 0, example=0.3)
+        check("augment.box", self.box and min(self.box), 1, example="[2048, 512]")
+        check("augment.cat_max_ratio", self.cat_max_ratio, 0, 1, example=0.75)
+        for value in self.pad_colour or ():
+            check("augment.pad_colour", value, 0, 1, example="[0.485, 0.456, 0.406]")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.box is None:
+            for name, none in (("cat_max_ratio", 1.0), ("pad_colour", None)):
+                if (value := getattr(self, name)) != none:
+                    raise UserError(f"augment.{name}: {value} needs a box; for example augment.box: [2048, 512]")
+        else:
+            for name, none in (("short_side", None), ("aspect", 1.0)):
+                if (value := getattr(self, name)) != none:
+                    said = "null" if none is None else none
+                    raise UserError(f"augment.{name}: {value} beside box {list(self.box)}; leave it at {said}")
+        for name in ("brightness", "contrast", "saturation", "hue", "grey"):
+            if self.photometric and (value := getattr(self, name)):
+                raise UserError(f"augment.{name}: {value} beside photometric: true; leave it at 0")
 
 
 @dataclass(kw_only=True)

@@ -71,15 +71,16 @@ class LabelledSource:
             raise WorkError(f"source {self.name!r}: {error}") from error
         image = torch.from_numpy(array).permute(2, 0, 1)
         values = {name: torch.as_tensor(value, dtype=torch.int64) for name, value in annotations.items()}
+        padding = None
         if augment is not None:
-            image, maps = augment(image, {k: v for k, v in values.items() if v.ndim == 2})
+            image, maps, padding = augment(image, {k: v for k, v in values.items() if v.ndim == 2})
             values |= maps
         targets = {
             key: torch.tensor(0) if t.annotation is None else values[t.annotation]
             for key, t in self.targets.items()
             if t.annotation is None or t.annotation in values
         }
-        return Sample(image, targets, self.name, item.id)
+        return Sample(image, targets, self.name, item.id, padding)
 
 
 def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, LabelledSource]:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from upernet.data.labels import IGNORE
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What lies beside an image at the upper left of its crop, in a colour that bytes may not express.
+
+    Attributes:
+        height: Rows of the image itself; those below are padding.
+        width: Its columns; those to the right are padding.
+        colour: RGB in [0, 1].
+    """
+
+    height: int
+    width: int
+    colour: tuple[float, float, float]
 
 
 @dataclass
@@ -20,46 +35,63 @@ class Sample:
             unlabelled. A task the source says nothing about has no key.
         source: Name of the source.
         id: Name of the image within the source.
+        padding: Which pixels of the image are not, if a colour of their own awaits them.
     """
 
     image: Tensor
     targets: dict[str, Tensor]
     source: str
     id: str
+    padding: Padding | None = None
 
 
 @dataclass
 class Batch:
     """Samples of one source, of one size.
 
+    Images travel as bytes, and become floating point where they are used.
+
     Attributes:
-        image: (B, 3, H, W) float32 in [0, 1], RGB.
+        pixels: (B, 3, H, W) uint8, RGB.
         targets: Task target → (B, H, W) or (B,) int64.
         source: Name of the source.
         ids: B names of images.
+        paddings: B paddings, or none.
     """
 
-    image: Tensor
+    pixels: Tensor
     targets: dict[str, Tensor]
     source: str
     ids: list[str]
+    paddings: list[Padding | None]
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) float32 in [0, 1], RGB, padding in exactly its colour; made anew each time."""
+        image = self.pixels.float().div_(255)
+        for view, padding in zip(image, self.paddings, strict=True):
+            if padding is not None:
+                colour = torch.tensor(padding.colour, device=image.device)[:, None, None]
+                view[:, padding.height :] = colour
+                view[:, :, padding.width :] = colour
+        return image
 
     @classmethod
     def of(cls, samples: list[Sample]) -> Batch:
         """Stack samples of one source and size; where only some have a target, the others are `IGNORE`."""
-        image = torch.stack([s.image for s in samples]).float() / 255
+        pixels = torch.stack([s.image for s in samples])
         targets = {}
         for key, like in {k: v for s in samples for k, v in s.targets.items()}.items():
             unlabelled = torch.full_like(like, IGNORE)
             targets[key] = torch.stack([s.targets.get(key, unlabelled) for s in samples])
-        return cls(image, targets, samples[0].source, [s.id for s in samples])
+        return cls(pixels, targets, samples[0].source, [s.id for s in samples], [s.padding for s in samples])
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         targets = {key: value.to(device, non_blocking=True) for key, value in self.targets.items()}
-        return Batch(self.image.to(device, non_blocking=True), targets, self.source, self.ids)
+        return replace(self, pixels=self.pixels.to(device, non_blocking=True), targets=targets)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the data loader."""
         targets = {key: value.pin_memory() for key, value in self.targets.items()}
-        return Batch(self.image.pin_memory(), targets, self.source, self.ids)
+        return replace(self, pixels=self.pixels.pin_memory(), targets=targets)

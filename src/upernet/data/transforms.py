@@ -1,19 +1,31 @@
-"""Random geometry and colour for training, on torchvision's v2 functionals."""
+"""Random geometry and colour for training.
+
+Two geometries: our own on torchvision's v2 functionals, and that of the published recipes (`AugmentConfig.box`), equal
+to what the reference computes.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from upernet.data.config import AugmentConfig
 from upernet.data.labels import IGNORE
+from upernet.data.photometric import distort
+from upernet.data.resize import fit, resize_image, resize_labels
+from upernet.data.sample import Padding
 
 PAD_GREY = 128
 """Image value beyond the border; the maps say `IGNORE` there."""
+
+REDRAWS = 10
+"""Other crops that are tried where one label has too much of a crop."""
 
 
 class Augment:
@@ -22,13 +34,15 @@ class Augment:
     def __init__(self, config: AugmentConfig):
         self.config = config
         jitter = (config.brightness, config.contrast, config.saturation, config.hue)
-        self.colour = v2.Compose(
+        self.colour: Callable[[Tensor], Tensor] = v2.Compose(
             ([v2.ColorJitter(*jitter)] if any(jitter) else [])
             + ([v2.RandomGrayscale(config.grey)] if config.grey else [])
             or [v2.Identity()]
         )
+        if config.photometric:
+            self.colour = distort
 
-    def __call__(self, image: Tensor, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, image: Tensor, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
         """Cut one training view.
 
         Args:
@@ -38,8 +52,14 @@ class Augment:
         Returns:
             Image (3, h, w) uint8 and maps (h, w) int64, h and w as configured; pixels from beyond the border are grey
             and `IGNORE`. An image without maps is scaled up to fill the crop instead: its one label would cover the
-            padding too.
+            padding too. Last, where that padding lies if its colour is not grey.
         """
+        if self.config.box is not None:
+            return self._fitted(image, maps, self.config.box)
+        view, cut = self._scaled(image, maps)
+        return view, cut, None
+
+    def _scaled(self, image: Tensor, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
         height, width = image.shape[-2:]
         base = config.short_side / min(height, width) if config.short_side else 1.0
@@ -51,7 +71,7 @@ class Augment:
         top, rows, out_rows, above = _window(height, config.crop[0], scale * stretch)
         left, columns, out_columns, before = _window(width, config.crop[1], scale / stretch)
         flip = _uniform(0, 1) < config.flip
-        pad = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
+        border = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
 
         def geometry(x: Tensor, how: InterpolationMode) -> Tensor:
             # torch's bilinear filter for bytes breaks down on a result of one pixel.
@@ -61,12 +81,54 @@ class Augment:
 
         # Crop first: only pixels that are kept get resized, and only they get coloured. Maps are resized as plain
         # tensors, since v2 would use the older "nearest" for masks, which lies half a pixel beside the image.
-        view = F.pad(self.colour(geometry(image, InterpolationMode.BILINEAR)), pad, fill=PAD_GREY)
+        view = F.pad(self.colour(geometry(image, InterpolationMode.BILINEAR)), border, fill=PAD_GREY)
         cut = {
-            name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), pad, fill=IGNORE)[0]
+            name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), border, fill=IGNORE)[0]
             for name, value in maps.items()
         }
         return view, cut
+
+    def _fitted(
+        self, image: Tensor, maps: dict[str, Tensor], box: tuple[int, int]
+    ) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
+        """In the order of the recipes: scale, crop, flip, colour, padding; only the crop is ever scaled."""
+        config, given = self.config, (image.shape[-2], image.shape[-1])
+        ratio = _uniform(*config.scale)
+        size = fit(given, (int(box[0] * ratio), int(box[1] * ratio)))
+        if not maps:
+            grow = max(1.0, config.crop[0] / size[0], config.crop[1] / size[1])
+            size = math.ceil(size[0] * grow), math.ceil(size[1] * grow)
+        height, width = min(config.crop[0], size[0]), min(config.crop[1], size[1])
+        for draw in range(REDRAWS + 1):
+            top = int(torch.randint(size[0] - height + 1, ()).item())
+            left = int(torch.randint(size[1] - width + 1, ()).item())
+            window = top, left, height, width
+            cut = {name: resize_labels(value, size, window) for name, value in maps.items()}
+            if config.cat_max_ratio == 1 or not cut or draw == REDRAWS:
+                break
+            if is_varied(next(iter(cut.values())), config.cat_max_ratio):
+                break
+        view = resize_image(image, size, window)
+        if _uniform(0, 1) < config.flip:
+            view, cut = view.flip(-1), {name: value.flip(-1) for name, value in cut.items()}
+        view = self.colour(view)
+        if (height, width) == tuple(config.crop):
+            return view, cut, None
+        beside = [0, config.crop[1] - width, 0, config.crop[0] - height]
+        cut = {name: pad(value, beside, value=IGNORE) for name, value in cut.items()}
+        view = pad(view, beside, value=PAD_GREY)
+        return view, cut, None if config.pad_colour is None else Padding(height, width, config.pad_colour)
+
+
+def is_varied(labels: Tensor, ratio: float) -> bool:
+    """Whether a map shows more than one label, and the largest covers less than a share of the labelled pixels.
+
+    Args:
+        labels: (H, W) int64, `IGNORE` where unlabelled.
+        ratio: The share.
+    """
+    counts = torch.bincount((labels - IGNORE).flatten())[1:]
+    return int((counts > 0).sum()) > 1 and int(counts.max()) / int(counts.sum()) < ratio
 
 
 def _uniform(low: float, high: float) -> float:
