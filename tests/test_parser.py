@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-import upernet.parser
+import upernet.inference
 from upernet.config import InferenceConfig, UserError
 from upernet.data.images import read_mask
 from upernet.data.labels import IGNORE, Labels
@@ -34,7 +33,7 @@ class Stub(nn.Module):
     def __init__(self, logits: dict[str, torch.Tensor], align_corners: bool = False) -> None:
         super().__init__()
         self.logits = logits
-        self.config = SimpleNamespace(align_corners=align_corners)
+        self.logits_align_corners = align_corners
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         self.seen = image
@@ -152,7 +151,7 @@ def test_tiles_do_not_show(monkeypatch, align_corners):
     whole = parser(image, scores=True)
     expected = F.interpolate(logits, (61, 83), mode="bilinear", align_corners=align_corners)
     np.testing.assert_array_equal(whole["semantic"], expected.argmax(1)[0].numpy())
-    monkeypatch.setattr(upernet.parser, "TILE", 5 * 83 * 3)
+    monkeypatch.setattr(upernet.inference, "TILE", 5 * 83 * 3)
     tiled = parser(image, scores=True)
     np.testing.assert_array_equal(tiled["semantic"], whole["semantic"])
     np.testing.assert_array_equal(tiled.scores["semantic"], whole.scores["semantic"])
@@ -167,12 +166,12 @@ def test_no_full_size_logits_are_ever_held(monkeypatch):
         sizes.append(tile.numel())
         return tile
 
-    monkeypatch.setattr(upernet.parser, "upsample_rows", spy)
+    monkeypatch.setattr(upernet.inference, "upsample_rows", spy)
     classes = [str(i) for i in range(200)]
     make({"semantic": torch.zeros(1, 200, 8, 8)}, {"semantic": Semantic(labels=classes)})(
         np.zeros((300, 400), np.uint8)
     )
-    assert max(sizes) <= upernet.parser.TILE < sum(sizes) == 200 * 300 * 400
+    assert max(sizes) <= upernet.inference.TILE < sum(sizes) == 200 * 300 * 400
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------

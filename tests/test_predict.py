@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from upernet.tasks import Object, Scene
 class Bright(nn.Module):
     """Object 1 where the left or right half of the image is bright; always the same scene."""
 
-    config = SimpleNamespace(align_corners=False)
+    logits_align_corners = False
 
     def forward(self, image):
         light = image.mean(1, keepdim=True)
@@ -38,7 +37,7 @@ class Bright(nn.Module):
 def shipped(monkeypatch):
     """`load` gives the stub; asked for anything else it answers as the real one does."""
 
-    def load(name, device, trust):
+    def load(name, device, trust=(), mirror=None):
         if name != "upp-mini":
             raise UserError(f"no model {name!r}; shipped: upp-mini")
         tasks = {"scene": Scene(labels=["street", "beach"]), "object": Object(labels=["road", "sky"])}

@@ -76,7 +76,7 @@ class ModelConfig:
 
 @dataclass(kw_only=True)
 class InferenceConfig:
-    """How a photograph of any size reaches the network."""
+    """How a photograph of any size reaches the network, and how its answers come back."""
 
     short_side: int | None = None
     """Resize so that the shorter side has this many pixels; none keeps the photograph's own size."""
@@ -84,10 +84,43 @@ class InferenceConfig:
     """Shrink further where the longer side would pass this many pixels; none never does, whatever the memory."""
     antialias: bool = False
     """Filter when shrinking. Off is OpenCV's INTER_LINEAR, what published figures were measured with."""
+    window: tuple[int, int] | None = None
+    """Height and width, in pixels of the resized image, of windows that slide over it; none shows it whole."""
+    stride: tuple[int, int] | None = None
+    """Steps between windows, down and across, in pixels; where windows overlap, their logits are averaged."""
+    resize_twice: bool = True
+    """Measure logits brought to the resized image's size first and from there to the photograph's, as the toolbox does;
+    off goes straight to the photograph, as the authors' evaluators do. Parsing always goes straight where no windows
+    slide: it is quicker and the maps hardly differ."""
+    scales: tuple[float, ...] = (1.0,)
+    """Ratios of size at which the image is shown; the probabilities of all passes are averaged."""
+    flip: bool = False
+    """Show every scale mirrored too."""
+    scale_of: Literal["box", "image"] = "box"
+    """What a scale is a ratio of: the box of `short_side` and `max_side` (the published figures), or the photograph's
+    own size, whatever the box (recent versions of the toolbox)."""
 
     def __post_init__(self) -> None:
         check("inference.short_side", self.short_side, 32, example=512)
         check("inference.max_side", self.max_side, 32, example=2048)
+        for name, pair, low in (("window", self.window, 32), ("stride", self.stride, 1)):
+            if pair is not None and (len(pair) != 2 or min(pair) < low):
+                raise UserError(
+                    f"inference.{name}: {list(pair)} is no height and width from {low} pixels; for example [512, 512]"
+                )
+        if (self.window is None) != (self.stride is None):
+            given, missing = ("stride", "window") if self.window is None else ("window", "stride")
+            value = list(self.stride or self.window or ())
+            raise UserError(f"inference.{given}: {value} needs inference.{missing} too; for example [512, 512]")
+        if self.window and self.stride and (self.stride[0] > self.window[0] or self.stride[1] > self.window[1]):
+            raise UserError(
+                f"inference.stride: {list(self.stride)} leaves gaps between windows of {list(self.window)}; "
+                f"for example {list(self.window)}"
+            )
+        if not self.scales or not all(0.05 <= scale <= 20 for scale in self.scales):
+            raise UserError(f"inference.scales: {list(self.scales)} are not ratios from 0.05 to 20; for example [1.0]")
+        if self.scale_of not in ("box", "image"):
+            raise UserError(f"inference.scale_of: {self.scale_of!r} is none of box, image")
 
 
 class Configurable:

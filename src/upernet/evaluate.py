@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from upernet.config import UserError
+from upernet.config import InferenceConfig, UserError, to_plain
 from upernet.data.config import DataConfig
 from upernet.files import write_whole
+
+TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of the published multi-scale figures (SPEC D2)."""
 
 
 def evaluate(
@@ -19,11 +23,21 @@ def evaluate(
     sources: list[str] | None = None,
     split: str | None = None,
     short_side: int | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    whole: bool = False,
+    tta: bool = False,
+    scales: list[float] | None = None,
+    protocol: Literal["published", "recent"] | None = None,
+    save_predictions: Path | None = None,
+    further: bool = False,
     per_class: bool = False,
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
     """Measure a model on the validation split of each source, in the source's own label space.
+
+    Started by torchrun, its processes share the images and report together.
 
     Args:
         data: Sources and what their labels mean; a training YAML will do, its other blocks are not read.
@@ -32,6 +46,16 @@ def evaluate(
         sources: Only these of the sources.
         split: This split instead of each source's own `val`.
         short_side: Show images at this shorter side instead of the model's own, in pixels.
+        window: Slide windows of this height and width over the image, such as [769,769], instead of the model's way.
+        stride: Steps between windows, down and across, such as [513,513].
+        whole: Show images whole though the model slides windows.
+        tta: Average over scales 0.5 to 1.75, each plain and flipped (published as ms+flip).
+        scales: These scales, such as [0.5,1,2]; flipped too if tta is given.
+        protocol: What scales are ratios of, the box that images are fitted into (published), which is the default, or
+            each image's own size (recent versions of the toolbox).
+        save_predictions: Folder for predicted maps, PNG; as Cityscapes' server wants them, ADE20K's counted from 1,
+            others in the label ids of their source.
+        further: Print Dice, F-score, precision, recall and the SceneParse150 score too.
         per_class: Print every class too.
         trust: Modules of your own from which the model may take its tasks.
         device: Where to run.
@@ -41,18 +65,22 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from upernet import __version__
     from upernet.checkpoint import load_model
-    from upernet.config import to_plain
     from upernet.data.mixture import bind_sources
-    from upernet.engine.evaluator import evaluate_source
-    from upernet.engine.logs import PROTOCOL, per_class_table, results_table
-    from upernet.parser import find_device
+    from upernet.engine.evaluator import evaluate_source, own_device, processes
+    from upernet.engine.logs import per_class_table, results_table, size_rule
+    from upernet.engine.submission import writer
 
     if not isinstance(model, str):
         raise UserError(
             "model: the YAML describes a network; name the trained one, for example --model runs/mine/model"
         )
+    if whole and (window or stride):
+        raise UserError(f"--whole contradicts windows of {list(window or stride or ())}; leave one of them out")
+    if protocol and not (tta or scales):
+        raise UserError(f"--protocol {protocol} says what scales are ratios of; give --tta or --scales too")
+    if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
+        raise UserError(f"--save_predictions {save_predictions} is a file; valid: a folder, such as predictions")
     unknown = [name for name in sources or [] if name not in data.sources]
     if unknown:
         raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(data.sources)}")
@@ -63,37 +91,74 @@ def evaluate(
     }
     if not chosen:
         raise UserError("data.sources: nothing to evaluate; give a --config with sources")
-    network, tasks, inference = load_model(model, trust)
-    if short_side is not None:
-        inference = replace(inference, short_side=short_side)
-    network = network.to(find_device(device))
-    bound = bind_sources(replace(data, sources=chosen), tasks)
-    screen, status = Console(), Console(stderr=True)
-    images = sum(len(source.items(str(source.config.val))) for source in bound.values())
     results = []
-    with Progress(console=status, disable=not status.is_terminal, transient=True) as bar:
-        task = bar.add_task("evaluating", total=images)
-        for source in bound.values():
-            results += evaluate_source(network, tasks, source, inference, advance=lambda: bar.advance(task))
-    screen.print(results_table(results, f"{model}, shorter side {inference.short_side or 'as is'}"))
+    with processes() as (rank, world):
+        network, tasks, inference = load_model(model, trust)
+        options = {"short_side": short_side, "window": window, "stride": stride}
+        changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if whole:
+            changes |= {"window": None, "stride": None}
+        if tta or scales is not None:
+            changes["scales"] = TTA_SCALES if scales is None else tuple(scales)
+            changes["flip"] = tta
+            changes["scale_of"] = "image" if protocol == "recent" else "box"
+        inference = replace(inference, **changes)
+        network = network.to(own_device(device, world))
+        bound = bind_sources(replace(data, sources=chosen), tasks)
+        screen, status = Console(), Console(stderr=True)
+        images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
+        with Progress(console=status, disable=rank > 0 or not status.is_terminal, transient=True) as bar:
+            task = bar.add_task("evaluating", total=images)
+            for name, source in bound.items():
+                results += evaluate_source(
+                    network,
+                    tasks,
+                    source,
+                    inference,
+                    advance=lambda: bar.advance(task),
+                    save=None if save_predictions is None else writer(save_predictions, name),
+                    rank=rank,
+                    world=world,
+                )
+    if rank > 0:
+        return 0
+    screen.print(results_table(results, f"{model}; {size_rule(inference)}", inference, further))
     if per_class:
         for result in results:
             screen.print(per_class_table(result))
     if out is not None:
-        report = {
-            "model": model,
-            "version": __version__,
-            "protocol": PROTOCOL,
-            "inference": to_plain(inference),
-            "results": [
-                {"source": r.source, "split": bound[r.source].config.val, "task": r.task, "images": r.images}
-                | {"values": _finite(r.values), "per_class": {name: _finite(v) for name, v in r.per_class.items()}}
-                for r in results
-            ],
-        }
+        content = _report(model, inference, bound, results)
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, lambda file: file.write(json.dumps(report, indent=1, allow_nan=False).encode()))
+        write_whole(out, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
     return 0
+
+
+def _report(
+    model: str, inference: InferenceConfig, sources: Mapping[str, Any], results: Sequence[Any]
+) -> dict[str, Any]:
+    """Everything that somebody who repeats the measurement must know."""
+    from datetime import UTC, datetime
+
+    from upernet import __version__
+    from upernet.engine.logs import IGNORE_RULE, protocol, size_rule
+
+    def told(r: Any) -> dict[str, Any]:
+        config = sources[r.source].config
+        data = {"class_path": config.dataset.class_path(), "root": config.dataset.root}
+        head = {"source": r.source, "data": data, "split": config.val, "task": r.task, "images": r.images}
+        per_class = {name: _finite(v) for name, v in r.per_class.items()}
+        return head | {"values": _finite(r.values), "further": _finite(r.further), "per_class": per_class}
+
+    return {
+        "model": model,
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": protocol(inference),
+        "sizes": size_rule(inference),
+        "ignored": IGNORE_RULE,
+        "inference": to_plain(inference),
+        "results": [told(r) for r in results],
+    }
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -14,18 +14,12 @@ from torch import Tensor
 from upernet.config import InferenceConfig, UserError
 from upernet.data.images import read_image, to_rgb
 from upernet.data.labels import IGNORE, Labels
-from upernet.inference import network_input, order_tasks, upsample_rows
+from upernet.inference import Views, order_tasks
 from upernet.prediction import Prediction, Ranking
 
 if TYPE_CHECKING:
     from upernet.model import UPerNet
     from upernet.tasks import Task
-
-TILE = 2**19
-"""Values of one row tile, classes × rows × width: 2 MiB of float32, which a processor's cache holds."""
-
-GPU_TILES = 64
-"""How many times more a GPU takes at once, for which small tiles would be all waiting."""
 
 
 class Parser:
@@ -54,7 +48,7 @@ class Parser:
         self.inference = inference
         self.name = name
         self.labels = {task_name: task.classes for task_name, task in self.tasks.items()}
-        self._order = list(order_tasks(self.tasks))
+        self._ordered = order_tasks(self.tasks)
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def to(self, device: str | torch.device) -> Parser:
@@ -115,24 +109,16 @@ class Parser:
             ) from None
 
     def _predict(self, picture: Tensor, name: str, scores: bool, top: int) -> Prediction:
-        height, width = picture.shape[1:]
-        logits: dict[str, Tensor] = self.model(network_input(picture.to(self.device), self.inference))
-
-        likeliest: dict[str, Ranking] = {}
+        views = Views(self.model, picture.to(self.device), self.inference, self._ordered, straight=True)
+        likeliest = {n: _rank(views.image_probabilities(n)[0], self.labels[n], top) for n in self._ordered}
+        answers: dict[str, Tensor] = {}
         kept: dict[str, np.ndarray] = {}
-        decoded: dict[str, Tensor] = {}
-        for task_name in self._order:
-            task = self.tasks[task_name]
-            probabilities = task.probabilities(logits[task_name])
-            if logits[task_name].ndim == 2:
-                decoded[task_name] = task.decode(probabilities, decoded)
-                if scores:
-                    kept[task_name] = probabilities[0].float().cpu().numpy()
-            whole = task.image_probabilities(probabilities)
-            whole = whole.mean(dim=(2, 3)) if whole.ndim == 4 else whole
-            likeliest[task_name] = _rank(whole[0], self.labels[task_name], top)
-        dense = {n: logits[n].float() for n in self._order if logits[n].ndim == 4}
-        maps = self._maps(dense, decoded, (height, width), kept if scores else None)
+        for task_name in views.image_level:
+            probabilities = views.answer(task_name)
+            answers[task_name] = self.tasks[task_name].decode(probabilities, answers)
+            if scores:
+                kept[task_name] = probabilities[0].float().cpu().numpy()
+        maps = self._maps(views, answers, kept if scores else None)
 
         return Prediction(
             image=picture.round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy(),
@@ -146,35 +132,24 @@ class Parser:
         )
 
     def _maps(
-        self,
-        logits: dict[str, Tensor],
-        answers: dict[str, Tensor],
-        size: tuple[int, int],
-        kept: dict[str, np.ndarray] | None,
+        self, views: Views, answers: Mapping[str, Tensor], kept: dict[str, np.ndarray] | None
     ) -> dict[str, np.ndarray]:
-        """Label maps at the photograph's size, a few rows at a time.
+        """Label maps at the photograph's size.
 
         Args:
-            logits: Task → (1, K, h, w) float32, in an order in which each task comes after those it needs.
+            views: What the network said.
             answers: Decoded answers of the image-level tasks, (1,) int64.
-            size: (H, W).
             kept: Takes the probabilities, if they are wanted.
 
         Returns:
             Task → (H, W) int32.
         """
-        height, width = size
-        maps = {task_name: np.empty(size, np.int32) for task_name in logits}
+        maps = {task_name: np.empty(views.size, np.int32) for task_name in views.maps}
         if kept is not None:
-            kept.update({name: np.empty((value.shape[1], *size), np.float16) for name, value in logits.items()})
-        budget = TILE if self.device.type == "cpu" else TILE * GPU_TILES
-        rows = max(1, budget // (width * max((value.shape[1] for value in logits.values()), default=1)))
-        for start in range(0, height, rows):
-            stop = min(start + rows, height)
+            kept.update({n: np.empty((len(self.labels[n]), *views.size), np.float16) for n in views.maps})
+        for start, stop, tile in views.tiles():
             decoded = dict(answers)
-            for task_name, value in logits.items():
-                tile = upsample_rows(value, size, start, stop, self.model.config.align_corners)
-                probabilities = self.tasks[task_name].probabilities(tile)
+            for task_name, probabilities in tile.items():
                 decoded[task_name] = self.tasks[task_name].decode(probabilities, decoded)
                 maps[task_name][start:stop] = decoded[task_name][0].cpu().numpy()
                 if kept is not None:

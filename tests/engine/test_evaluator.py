@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from fake_data import blocks, picture
 from torch import Tensor, nn
 
-from upernet.config import InferenceConfig
+from upernet.config import InferenceConfig, WorkError
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, bind_sources
@@ -50,7 +49,7 @@ class Seer(nn.Module):
         self.dummy = nn.Parameter(torch.zeros(()))
         self.colours = torch.from_numpy(picture(np.arange(4))).float()
         self.answers, self.image_logits = answers, image_logits or {}
-        self.config = SimpleNamespace(align_corners=False)
+        self.logits_align_corners = False
 
     def forward(self, image: Tensor, tasks: set[str]) -> dict[str, Tensor]:
         self.asked, self.seen = set(tasks), tuple(image.shape)
@@ -198,3 +197,66 @@ def test_images_without_a_label_are_not_counted() -> None:
     results = evaluate(Seer({"object": RIGHT}, {"scene": torch.zeros(1)}), tasks, source)
     assert {result.task: result.images for result in results} == {"object": 3, "scene": 1}
     assert results[1].values == {"top-1": 1.0}
+
+
+def test_windows_scales_and_flips_see_a_perfect_model_too() -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES)}
+    source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
+    for inference in ({"window": (32, 32), "stride": (16, 9)}, {"flip": True}):
+        (result,) = evaluate(Seer({"object": RIGHT}), tasks, source, inference=inference)
+        assert result.values == {"mIoU": 1.0, "mAcc": 1.0, "PA": 1.0}
+        assert result.further["SceneParse150"] == 1.0
+
+
+class Unlabelled(Coloured):
+    """The same pictures, nobody's labels."""
+
+    def items(self, split: str) -> list[Item]:
+        return [Item(item.id, item.image) for item in super().items(split)]
+
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
+        return super().read(item)[0], {}
+
+
+@pytest.mark.parametrize("dataset", [Coloured, Unlabelled])
+def test_maps_are_handed_over_with_and_without_labels(dataset: type[Source]) -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES), "scene": Scene(labels=["crowd", "desert"])}
+    for task in tasks.values():
+        task.bind(tasks)
+    targets = {
+        "object": TargetConfig(classes=MEANING, annotation="mask"),
+        "scene": TargetConfig(classes={"busy": "crowd", "empty": "desert"}, annotation="kind"),
+    }
+    config = SourceConfig(dataset=dataset(root="."), targets=targets)
+    source = bind_sources(DataConfig(sources={"drawn": config}), tasks)["drawn"]
+    saved: dict[str, Tensor] = {}
+
+    def save(item: str, task: str, supervision: Any, groups: Tensor) -> None:
+        assert (task, supervision.sets.group_names) == ("object", ("sky", "car"))
+        saved[item] = groups
+
+    model = Seer({"object": RIGHT}, {"scene": torch.tensor([1.0, 0.0])})
+    results = evaluate(model, tasks, source, save=save)
+    assert list(saved) == ["val_0", "val_1", "val_2"]
+    for name, groups in saved.items():
+        label = blocks(name, range(4), Coloured.size)
+        assert np.array_equal(groups.numpy(), (label == 1) | (label == 2))
+    assert {result.images for result in results} == ({3} if dataset is Coloured else {0})
+
+
+def test_shares_of_the_images_are_all_of_them() -> None:
+    tasks: dict[str, Task] = {"object": Object(labels=CLASSES)}
+    source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
+    seen: list[list[str]] = []
+    for rank in range(2):
+        seen.append([])
+        with pytest.raises((WorkError, ValueError)):  # there is no other process to sum with
+            evaluate(
+                Seer({"object": RIGHT}),
+                tasks,
+                source,
+                rank=rank,
+                world=2,
+                save=lambda item, task, supervision, groups: seen[-1].append(item),
+            )
+    assert seen == [["val_0", "val_2"], ["val_1"]]

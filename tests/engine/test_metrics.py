@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,13 +32,25 @@ def segmentation(predicted: torch.Tensor, truth: torch.Tensor, count: int, **opt
 
 
 def test_two_by_two() -> None:
-    """Class 0: 1 of 1 + 1; class 1: 2 of 2 + 1."""
+    """Class 0: 1 of 1 + 1, predicted 1 time, labelled 2 times; class 1: 2 of 2 + 1, predicted 3 times, labelled 2."""
     metric = segmentation(ids([0, 1], [1, 1]), ids([0, 0], [1, 1]), 2)
     assert metric.matrix.tolist() == [[1, 1], [0, 2]]
     assert metric.compute() == pytest.approx({"mIoU": (1 / 2 + 2 / 3) / 2, "mAcc": (1 / 2 + 1) / 2, "PA": 3 / 4})
     assert metric.per_class() == {
-        "class 0": pytest.approx({"IoU": 1 / 2, "Acc": 1 / 2, "averaged": 1.0}),
-        "class 1": pytest.approx({"IoU": 2 / 3, "Acc": 1.0, "averaged": 1.0}),
+        "class 0": pytest.approx(
+            {
+                "IoU": 1 / 2,
+                "Acc": 1 / 2,
+                "Dice": 2 / 3,
+                "F-score": 2 / 3,
+                "Precision": 1,
+                "Recall": 1 / 2,
+                "averaged": 1,
+            }
+        ),
+        "class 1": pytest.approx(
+            {"IoU": 2 / 3, "Acc": 1, "Dice": 4 / 5, "F-score": 4 / 5, "Precision": 2 / 3, "Recall": 1, "averaged": 1}
+        ),
     }
     assert next(iter(metric.compute())) == "mIoU"
 
@@ -59,6 +73,43 @@ def test_predictions_on_unlabelled_pixels_count_nowhere() -> None:
     for guess in (0, 1, 2):
         metric = segmentation(ids([0, 1, guess], [1, 1, guess]), truth, 3)
         assert metric.compute() == segmentation(ids([0, 1], [1, 1]), ids([0, 0], [1, 1]), 3).compute()
+
+
+def test_further_figures_by_hand() -> None:
+    """The case above with a third class that is predicted once and never labelled, and a fourth that is neither.
+
+    Class 0: 1 hit, predicted once, labelled 2 times; class 1: 2, 2, 2; class 2: 0, 1, 0. The third class has Dice 0 and
+    precision 0, but no recall and so no F-score. SceneParse150 divides by all four classes.
+    """
+    further = segmentation(ids([0, 2], [1, 1]), ids([0, 0], [1, 1]), 4).further()
+    assert further == pytest.approx(
+        {
+            "mDice": (2 / 3 + 1 + 0) / 3,
+            "mF-score": (2 / 3 + 1) / 2,
+            "mPrecision": (1 + 1 + 0) / 3,
+            "mRecall": (1 / 2 + 1) / 2,
+            "mIoU, absent 0": (1 / 2 + 1 + 0 + 0) / 4,
+            "SceneParse150": (3 / 8 + 3 / 4) / 2,
+        }
+    )
+    assert TopOne("ab").further() == parts().further() == {}
+
+
+def test_the_reference_toolbox_prints_the_same(fixtures_dir: Path) -> None:
+    """To the second decimal of per cent, on its own pairs; one class is nowhere, one predicted and never labelled."""
+    expected = json.loads((fixtures_dir / "pipeline" / "metric.json").read_text())
+    metric = SegmentationMetric([str(i) for i in range(expected["num_classes"])])
+    with np.load(fixtures_dir / "pipeline" / "metric_pairs.npz") as arrays:
+        for i in range(len(arrays.files) // 2):
+            truth = torch.from_numpy(arrays[f"label_{i}"].astype(np.int64))
+            truth[truth == expected["ignore"]] = IGNORE
+            metric.update(torch.from_numpy(arrays[f"pred_{i}"].astype(np.int64))[None], truth[None])
+    ours = metric.compute() | metric.further()
+    theirs = {
+        "PA" if name == "aAcc" else name.replace("Fscore", "F-score"): v for name, v in expected["result"].items()
+    }
+    assert {name: f"{100 * ours[name]:.2f}" for name in theirs} == {name: f"{v:.2f}" for name, v in theirs.items()}
+    assert len(theirs) == 7
 
 
 def test_only_some_classes_enter_the_means_but_mistakes_with_others_count() -> None:

@@ -1,19 +1,26 @@
-"""A model's answers measured on a source, in the source's own label space."""
+"""A model's answers measured on a source, in the source's own label space, by one process or several."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from upernet.config import InferenceConfig
+from upernet.config import InferenceConfig, WorkError
 from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
-from upernet.inference import network_input, order_tasks, resize
+from upernet.engine.metrics import TaskMetric
+from upernet.inference import Views, order_tasks
 from upernet.model import UPerNet
+from upernet.parser import find_device
 from upernet.tasks.base import Task
 
 
@@ -27,6 +34,7 @@ class Result:
         images: Images that had a label.
         values: Metric name → fraction, headline first.
         per_class: Class → metric name → fraction.
+        further: Figures of other protocols: metric name → fraction.
     """
 
     source: str
@@ -34,6 +42,7 @@ class Result:
     images: int
     values: dict[str, float]
     per_class: dict[str, dict[str, float]]
+    further: dict[str, float] = field(default_factory=dict)
 
 
 @torch.inference_mode()
@@ -44,6 +53,9 @@ def evaluate_source(
     inference: InferenceConfig,
     *,
     advance: Callable[[], None] = lambda: None,
+    save: Callable[[str, str, Supervision, Tensor], None] | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> list[Result]:
     """Run a model over a source's validation split.
 
@@ -53,20 +65,41 @@ def evaluate_source(
         source: The data; only targets marked `evaluate` are measured.
         inference: How images reach the network; maps are compared at the labels' own size.
         advance: Called after each image.
+        save: Called with the image's id, the task, its supervision and the predicted groups (H, W) for every map that
+            the source measures, on images without a label too.
+        rank: Number of this process, which takes every `world`-th image.
+        world: Processes that measure together. If there are several, all must call, and all get the same results.
 
     Returns:
         One result per measured task.
+
+    Raises:
+        WorkError: If an image cannot be read, or another process has stopped.
     """
     measured = _measured(tasks, source)
     device = next(model.parameters()).device
     metrics = {name: tasks[name].metric(t.sets, t.dense, t.average).to(device) for name, t in measured.items()}
     counts = dict.fromkeys(measured, 0)
-    for item in source.items(str(source.config.val)) if measured else []:
-        for name, _, predicted, truth in source_answers(model, tasks, source, source.sample(item), inference):
-            metrics[name].update(predicted, truth)
-            counts[name] += bool((truth != IGNORE).any())
+    for item in source.items(str(source.config.val))[rank::world] if measured else []:
+        sample = source.sample(item)
+        for name, supervision, predicted, truth in _answers(
+            model, tasks, source, sample, inference, unlabelled=save is not None
+        ):
+            if save is not None and predicted.ndim == 3:
+                save(item.id, name, supervision, predicted[0])
+            if truth is not None:
+                metrics[name].update(predicted, truth)
+                counts[name] += bool((truth != IGNORE).any())
         advance()
-    return [Result(source.name, n, counts[n], m.compute(), m.per_class()) for n, m in metrics.items()]
+    results = []
+    with _summed(metrics, counts, world), warnings.catch_warnings():
+        # A split without labels, which is run to save its maps, has no figures; torchmetrics would warn of it.
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        for name, metric in metrics.items():
+            per_class, further = metric.per_class(), metric.further()
+            # Last: torchmetrics takes back the sum over processes once it has computed.
+            results.append(Result(source.name, name, counts[name], metric.compute(), per_class, further))
+    return results
 
 
 def source_answers(
@@ -78,26 +111,58 @@ def source_answers(
         Task name, its supervision, and predicted and true groups, (1, H, W) at the sample's own size or (1,), for
         every measured target that the sample has.
     """
-    measured = _measured(tasks, source)
-    needed = {need for name in measured for need in tasks[name].needs}
+    for name, supervision, predicted, truth in _answers(model, tasks, source, sample, inference):
+        if truth is not None:
+            yield name, supervision, predicted, truth
+
+
+def _answers(
+    model: UPerNet,
+    tasks: Mapping[str, Task],
+    source: LabelledSource,
+    sample: Sample,
+    inference: InferenceConfig,
+    unlabelled: bool = False,
+) -> Iterator[tuple[str, Supervision, Tensor, Tensor | None]]:
+    """As `source_answers`; where asked for, maps that the sample has no truth for as well."""
+    measured = {
+        name: supervision
+        for name, supervision in _measured(tasks, source).items()
+        if (tasks[name].target or name) in sample.targets or (unlabelled and supervision.dense)
+    }
+    needed = {need for name in measured for need in tasks[name].needs if need in tasks}
+    asked = needed | measured.keys()
+    if not measured:
+        return
     device = next(model.parameters()).device
-    logits = model(network_input(sample.image.to(device), inference), needed | measured.keys())
-    size, align_corners = (sample.image.shape[-2], sample.image.shape[-1]), model.logits_align_corners
-    decoded: dict[str, Tensor] = {}
-    for name in order_tasks({n: tasks[n] for n in logits}):
-        task, supervision = tasks[name], measured.get(name)
-        target = sample.targets.get(task.target or name) if supervision else None
-        dense = target is not None and target.ndim == 2
-        if dense or name in needed:
-            probabilities = task.probabilities(resize(logits[name].float(), size, align_corners))
+    ordered = order_tasks({n: t for n, t in tasks.items() if n in asked})
+    views = Views(model, sample.image.to(device), inference, ordered, ordered)
+    answers: dict[str, Tensor] = {}
+    for name in views.image_level:
+        if name in needed:
+            answers[name] = tasks[name].decode(views.answer(name), answers)
+    maps = {n: torch.empty((1, *views.size), dtype=torch.int64, device=device) for n, t in measured.items() if t.dense}
+    for start, stop, tile in views.tiles(needed | maps.keys()):
+        decoded = dict(answers)
+        for name, probabilities in tile.items():
             if name in needed:
-                decoded[name] = task.decode(probabilities, decoded)
-        if target is None or supervision is None:
+                decoded[name] = tasks[name].decode(probabilities, decoded)
+            if name in maps:
+                maps[name][:, start:stop] = tasks[name].predict_groups(probabilities, measured[name].sets, decoded)
+    for name in ordered:
+        if name not in measured:
             continue
-        if not dense:
-            probabilities = task.image_probabilities(task.probabilities(logits[name]))
-        truth = supervision.sets.to_groups(target[None].to(device))
-        yield name, supervision, task.predict_groups(probabilities, supervision.sets, decoded), truth
+        supervision, target = measured[name], sample.targets.get(tasks[name].target or name)
+        if supervision.dense:
+            predicted = maps[name]
+        else:
+            predicted = tasks[name].predict_groups(views.image_probabilities(name), supervision.sets, answers)
+        yield (
+            name,
+            supervision,
+            predicted,
+            target if target is None else supervision.sets.to_groups(target[None].to(device)),
+        )
 
 
 def _measured(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Supervision]:
@@ -106,3 +171,58 @@ def _measured(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Su
     return {
         name: supervision for name, supervision in found.items() if supervision is not None and supervision.evaluate
     }
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """Join the processes that `torchrun` started, while the block runs.
+
+    Yields:
+        Rank of this process and their number; 0 and 1 where nothing was started.
+    """
+    variables = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if not all(name in os.environ for name in variables) or os.environ["WORLD_SIZE"] == "1":
+        yield 0, 1
+        return
+    # Ranks meet only at a source's end, however far one is behind; there a lost connection tells that one has died.
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: str, world: int) -> torch.device:
+    """The device of this one of several processes: with GPUs, each its own.
+
+    Raises:
+        UserError: If there is no such device.
+    """
+    found = find_device(device)
+    if found.type == "cuda" and world > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return found
+
+
+@contextmanager
+def _summed(metrics: Mapping[str, TaskMetric], counts: dict[str, int], world: int) -> Iterator[None]:
+    """Metrics and counts as those of all processes together, while the block runs."""
+    if world == 1 or not metrics:
+        yield
+        return
+    on_cpu = dist.get_backend() == "gloo"
+    try:
+        total = torch.tensor(list(counts.values()))
+        total = total if on_cpu else total.cuda()
+        dist.all_reduce(total)
+        counts.update(zip(counts, total.tolist(), strict=True))
+        for metric in metrics.values():
+            if on_cpu:
+                metric.cpu()
+            metric.sync()
+    except RuntimeError as error:
+        raise WorkError("another process of this evaluation has stopped; its own line says why") from error
+    yield

@@ -15,11 +15,32 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from upernet.config import InferenceConfig
 from upernet.engine.evaluator import Result
 from upernet.files import write_whole
 
-PROTOCOL = "whole image, one scale, no flip; arg-max among the labels of the source, unlabelled pixels ignored"
-"""What a figure of `evaluate_source` means."""
+IGNORE_RULE = "arg-max among the labels of the source, unlabelled pixels ignored"
+"""What counts in a figure of `evaluate_source`."""
+
+
+def size_rule(inference: InferenceConfig) -> str:
+    """At which size images are shown, in words."""
+    if inference.scale_of == "image":
+        return "the image's own size times the scale, aspect kept"
+    longer = f"longer side at most {inference.max_side}" if inference.max_side else "longer side whatever it becomes"
+    return f"shorter side {inference.short_side or 'as it is'}, {longer}, aspect kept, halves rounded up"
+
+
+def protocol(inference: InferenceConfig) -> str:
+    """How images are shown and figures taken, in words."""
+    how = "whole image"
+    if inference.window and inference.stride:
+        (h, w), (down, across) = inference.window, inference.stride
+        how = f"windows of {h}×{w} every {down}×{across}"
+    scales = ", ".join(f"{scale:g}" for scale in inference.scales)
+    shown = "one scale" if inference.scales == (1.0,) else f"scales {scales} of the {inference.scale_of}, averaged"
+    flip = "plain and flipped, averaged" if inference.flip else "no flip"
+    return f"{how}, {shown}, {flip}; {IGNORE_RULE}"
 
 
 class RunLog:
@@ -112,17 +133,27 @@ def training_progress(console: Console, steps: int, first: int) -> Iterator[Step
         yield StepProgress(console, bar, steps, first)
 
 
-def results_table(results: Sequence[Result], title: str) -> Table:
-    """One row per source and task, values in per cent, and the mean of each task that several sources measure."""
-    table = Table(title=title, title_justify="left", caption=PROTOCOL, caption_justify="left")
+def results_table(
+    results: Sequence[Result], title: str, inference: InferenceConfig | None = None, further: bool = False
+) -> Table:
+    """One row per source and task, values in per cent, and the mean of each task that several sources measure.
+
+    Args:
+        results: What was measured.
+        title: Stands above.
+        inference: How, told below if it is given.
+        further: Show figures of other protocols too.
+    """
+    caption = IGNORE_RULE if inference is None else protocol(inference)
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name in ("source", "task", "metric"):
         table.add_column(name)
     table.add_column("%", justify="right")
     table.add_column("further")
     table.add_column("images", justify="right")
     for r in results:
-        (headline, value), *further = r.values.items()
-        more = "  ".join(f"{name} {100 * v:.2f}" for name, v in further)
+        (headline, value), *others = (r.values | (r.further if further else {})).items()
+        more = "  ".join(f"{name} {100 * v:.2f}" for name, v in others)
         table.add_row(r.source, r.task, headline, f"{100 * value:.2f}", more, str(r.images))
     for (task, metric), values in means(results).items():
         table.add_row("mean", task, metric, f"{100 * sum(values) / len(values):.2f}", f"of {len(values)} sources", "")

@@ -21,6 +21,10 @@ class TaskMetric(Metric, ABC):
 
     full_state_update = False
 
+    def __init__(self) -> None:
+        # Evaluation says itself when ranks are summed: a rank that measures alone must not wait for others.
+        super().__init__(sync_on_compute=False)
+
     @abstractmethod
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Count one batch of groups."""
@@ -32,6 +36,10 @@ class TaskMetric(Metric, ABC):
     @abstractmethod
     def per_class(self) -> dict[str, dict[str, float]]:
         """Class → metric name → fraction."""
+
+    def further(self) -> dict[str, float]:
+        """Figures of other protocols from the same counts: metric name → fraction."""
+        return {}
 
 
 class ConfusionMetric(TaskMetric):
@@ -53,9 +61,10 @@ class ConfusionMetric(TaskMetric):
 
 
 class SegmentationMetric(ConfusionMetric):
-    """mIoU, mAcc and pixel accuracy.
+    """mIoU, mAcc and pixel accuracy (PA; the toolbox calls it aAcc).
 
-    A class in neither labels nor predictions has no IoU and is left out of the means, as the reference toolbox does.
+    A class in neither labels nor predictions has no IoU and is left out of the means, as the reference toolbox does;
+    one that is predicted and nowhere labelled has IoU 0 and no accuracy (SPEC D1).
     """
 
     def __init__(self, names: Sequence[str], average: Sequence[int] | None = None):
@@ -63,25 +72,55 @@ class SegmentationMetric(ConfusionMetric):
         self.average = list(range(len(names))) if average is None else list(average)
 
     def compute(self) -> dict[str, float]:
-        hit, labelled, predicted = self._counts()
-        iou, accuracy = hit / (labelled + predicted - hit), hit / labelled
+        hit, labelled, _ = self._counts()
+        columns = self._columns()
         return {
-            "mIoU": iou[self.average].nanmean().item(),
-            "mAcc": accuracy[self.average].nanmean().item(),
+            "mIoU": self._mean(columns["IoU"]),
+            "mAcc": self._mean(columns["Acc"]),
             "PA": (hit.sum() / labelled.sum()).item(),
         }
 
     def per_class(self) -> dict[str, dict[str, float]]:
-        hit, labelled, predicted = self._counts()
-        iou, accuracy = hit / (labelled + predicted - hit), hit / labelled
+        columns = self._columns()
         return {
-            name: {"IoU": iou[i].item(), "Acc": accuracy[i].item(), "averaged": float(i in self.average)}
+            name: {column: values[i].item() for column, values in columns.items()}
+            | {"averaged": float(i in self.average)}
             for i, name in enumerate(self.names)
         }
+
+    def further(self) -> dict[str, float]:
+        """Means of Dice, F-score, precision and recall, and the SceneParse150 score.
+
+        The score is the mean of pixel accuracy and of an mIoU where classes in neither labels nor predictions count as
+        0 (SPEC D5).
+        """
+        hit, labelled, predicted = self._counts()
+        columns = self._columns()
+        union = labelled + predicted - hit
+        absent_0 = (hit / union.clamp(min=1))[self.average].mean()
+        means = {f"m{column}": self._mean(columns[column]) for column in ("Dice", "F-score", "Precision", "Recall")}
+        score = (absent_0 + hit.sum() / labelled.sum()) / 2
+        return means | {"mIoU, absent 0": absent_0.item(), "SceneParse150": score.item()}
+
+    def _mean(self, values: Tensor) -> float:
+        return values[self.average].nanmean().item()
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
         matrix = self.matrix.double()
         return matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+
+    def _columns(self) -> dict[str, Tensor]:
+        """Metric name → (G,) fractions, NaN where 0 is divided by 0."""
+        hit, labelled, predicted = self._counts()
+        precision, recall = hit / predicted, hit / labelled
+        return {
+            "IoU": hit / (labelled + predicted - hit),
+            "Acc": recall,
+            "Dice": 2 * hit / (labelled + predicted),
+            "F-score": 2 * precision * recall / (precision + recall),
+            "Precision": precision,
+            "Recall": recall,
+        }
 
 
 class TopOne(ConfusionMetric):
