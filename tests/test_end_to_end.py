@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,12 +226,45 @@ def test_wrong_trainings_are_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_training_in_several_processes_is_told(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "--config", str(run / "config.yaml")]) == 2
-    assert capsys.readouterr().err.startswith("upernet: WORLD_SIZE: training runs in one process")
+def in_two_processes(config: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command under torchrun, on this machine's processor."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "upernet"]
+    return subprocess.run(
+        [*start, "train", "--config", config, *words], capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def test_two_processes_train_to_the_weights_of_one_with_twice_the_batch(fake_root: Path, tmp_path: Path) -> None:
+    """Batch norm keeps its statistics, since each process has its own; the second run is taken up in between."""
+    content = recipe(fake_root, tmp_path / "out")
+    del content["tasks"]["part"], content["data"]["sources"]["fronts"]["targets"]["part"]
+    content["data"]["augment"]["scale"] = [1.0, 1.5]  # no padding: both processes have as many labelled pixels
+    content["optim"] |= {"freeze_norm": 0.0, "accumulate": 2, "schedule": "constant"}
+    config = write(tmp_path / "recipe.yaml", content)
+    assert main(["train", "--config", config, "--data.batch", "4", "--run.out", str(tmp_path / "one")]) == 0
+    for steps in ("2", "4"):
+        done = in_two_processes(config, "--run.out", str(tmp_path / "two"), "--run.steps", steps)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("done: ") == 1
+    ours, theirs = (load_model(tmp_path / name / "model")[0].state_dict() for name in ("one", "two"))
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert steps_of(tmp_path / "two", "lr") == [1, 2, 3, 4]
+    one, two = (yaml.safe_load((tmp_path / n / "model" / "config.yaml").read_text())["info"] for n in ("one", "two"))
+    assert two["validation"] == one["validation"]
+
+
+def test_an_image_that_one_process_cannot_read_stops_both(fake_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(fake_root, root)
+    for broken in sorted((root / "mini_multitask" / "scene15").rglob("*.jpg"))[::2]:
+        broken.write_bytes(b"no picture")
+    content = recipe(root, tmp_path / "out")
+    done = in_two_processes(write(tmp_path / "recipe.yaml", content), "--run.steps", "20")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("upernet: ")]
+    assert any("scene15" in line for line in lines)
+    assert len(lines) == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

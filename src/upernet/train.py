@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import yaml
@@ -41,8 +40,6 @@ def train(
 
     if not tasks:
         raise UserError("tasks: none given; for example semantic: {class_path: upernet.tasks.Semantic, …}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("WORLD_SIZE: training runs in one process; start it without torchrun")
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
     if run.init is not None:
@@ -62,8 +59,9 @@ def train(
     text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True, width=120)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.resume()
-    write_frequencies(folder, counted)
-    write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    if trainer.main:
+        write_frequencies(folder, counted)
+        write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
     trainer.console.print(f"configuration: {folder / 'config.yaml'}")
     trainer.fit()
     trainer.console.print(f"done: {folder / 'model'}")

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,6 +28,7 @@ from upernet.engine.evaluator import Result, evaluate_source
 from upernet.engine.logs import RunLog, results_table, training_progress
 from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
+from upernet.engine.processes import build_fabric
 from upernet.files import write_whole
 from upernet.inference import resize
 from upernet.model import UPerNet
@@ -64,9 +64,12 @@ class Trainer:
         self.data = data
         self.settings = _settings(optim, run, data, tasks, model)
         self.folder = Path(run.out)
-        self.console = Console(stderr=True)
         self.step = self.validated = 0
-        self.fabric = Fabric(accelerator=run.device, devices=1, precision=run.precision)
+        self.fabric = build_fabric(run)
+        self.main = self.fabric.is_global_zero
+        self.console = Console(stderr=True, quiet=not self.main)
+        if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; torch has it on GPUs only
         self.plain_model = model.to(memory_format=torch.channels_last)
         self._freeze_all_but(optim.train_only)
         optimizer = build_optimizer(model, optim)
@@ -122,10 +125,10 @@ class Trainer:
             KeyboardInterrupt: After Ctrl-C, once the current step is finished and saved.
             WorkError: If the loss is not a number or an image cannot be read; what was reached is saved before.
         """
-        log = RunLog(self.folder, first_step=self.step)
+        log = RunLog(self.folder, first_step=self.step) if self.main else None
         results: list[Result] = []
         # A finished step is never thrown away: Ctrl-C asks to stop, and the loop stops between two steps.
-        with _interruptible() as interrupted, training_progress(self.console, self.run.steps, self.step) as progress:
+        with _interruptible() as noted, training_progress(self.console, self.run.steps, self.step) as progress:
             batches = self._batches()
             while True:
                 if self._validation_due():
@@ -141,16 +144,18 @@ class Trainer:
                         buffer.copy_(value)
                     self._save()
                     raise
+                interrupted = self._any(noted())
                 progress.step(self.step, losses, waited / took)
-                if self.step % self.run.log_every == 0:
+                if log is not None and self.step % self.run.log_every == 0:
                     lr = max(group["lr"] for group in self.optimizer.param_groups)
                     log.training(self.step, progress.losses, lr=lr, seconds=took, waiting=waited / took)
-                if self.step == self.run.steps or interrupted() or self.step % self.run.save_every == 0:
+                if self.step == self.run.steps or interrupted or self.step % self.run.save_every == 0:
                     self._save()
-                if interrupted():
+                if interrupted:
                     self.console.print(f"stopped after step {self.step}; the same command goes on from there")
                     raise KeyboardInterrupt
-        log.close()
+        if log is not None:
+            log.close()
         return results
 
     def _validation_due(self) -> bool:
@@ -158,14 +163,16 @@ class Trainer:
         due = self.step == self.run.steps or (self.run.val_every and self.step and self.step % self.run.val_every == 0)
         return bool(due) and self.validated < self.step
 
-    def _validate(self, log: RunLog) -> list[Result]:
+    def _validate(self, log: RunLog | None) -> list[Result]:
         results = self.validate()
-        self.console.print(results_table(results, f"step {self.step}"))
-        self._save_model(results)
-        log.validation(self.step, results)
-        picture = preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference)
-        if picture is not None:
-            log.picture(self.step, picture)
+        if log is not None:
+            self.console.print(results_table(results, f"step {self.step}", self.inference))
+            self._save_model(results)
+            log.validation(self.step, results)
+            picture = preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference)
+            if picture is not None:
+                log.picture(self.step, picture)
+        self.fabric.barrier()
         self.validated = self.step
         self._save()
         return results
@@ -198,13 +205,14 @@ class Trainer:
         for _ in range(self.optim.accumulate):
             start = time.perf_counter()
             batch = next(batches)
-            if isinstance(batch, UserError):
-                raise batch
+            if self._any(isinstance(batch, UserError)):
+                raise batch if isinstance(batch, UserError) else WorkError("another process could not read its images")
+            assert isinstance(batch, Batch)
             batch = batch.to(self.fabric.device)
             waited += time.perf_counter() - start
             parts = self.losses(batch)
-            for name, loss in parts.items():
-                losses[name] = loss.item()
+            for name, value in zip(parts, self._mean(torch.stack(list(parts.values())).detach()), strict=True):
+                losses[name] = value
                 if not math.isfinite(losses[name]):
                     said = f"the {name} loss is {losses[name]} at step {self.step}"
                     raise WorkError(f"{said}; lower optim.lr or set optim.clip")
@@ -221,6 +229,19 @@ class Trainer:
         self.step += 1
         self._average()
         return losses, waited, time.perf_counter() - begin
+
+    def _any(self, told: bool) -> bool:
+        """Whether any process says so; they must all stop, or none."""
+        if self.fabric.world_size == 1:
+            return told
+        count = self.fabric.all_reduce(torch.tensor(float(told), device=self.fabric.device), reduce_op="sum")
+        return bool(cast(Tensor, count) > 0)
+
+    def _mean(self, values: Tensor) -> list[float]:
+        """Means over processes."""
+        if self.fabric.world_size > 1:
+            values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+        return values.tolist()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -271,7 +292,12 @@ class Trainer:
         """
         model = self._evaluated()
         measured = [source for source in self.sources.values() if source.config.val is not None]
-        return [r for source in measured for r in evaluate_source(model, self.tasks, source, self.inference)]
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return [
+            r
+            for source in measured
+            for r in evaluate_source(model, self.tasks, source, self.inference, rank=rank, world=world)
+        ]
 
     def _evaluated(self) -> UPerNet:
         model = self.plain_model if self.ema is None else cast(UPerNet, self.ema.module)
@@ -287,6 +313,8 @@ class Trainer:
         return self.folder / "state.pt"
 
     def _save(self) -> None:
+        if not self.main:
+            return
         state = {
             "step": self.step,
             "validated": self.validated,
@@ -362,7 +390,10 @@ def _one_thread(_: int) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[Any]:
-    """Within, the first Ctrl-C is only noted; the yielded function says whether it came. A second one acts at once."""
+    """Within, the first Ctrl-C is only noted; the yielded function says whether it came. A second one acts at once.
+
+    So is the signal with which torchrun and job schedulers end a process.
+    """
     noted = False
 
     def note(signum: int, frame: Any) -> None:
@@ -371,12 +402,14 @@ def _interruptible() -> Iterator[Any]:
             raise KeyboardInterrupt
         noted = True
 
+    signals = (signal.SIGINT, signal.SIGTERM)
     try:
-        before = signal.signal(signal.SIGINT, note)
+        before = [signal.signal(one, note) for one in signals]
     except ValueError:  # not in the main thread, where Ctrl-C cannot be caught
         yield lambda: False
         return
     try:
         yield lambda: noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
