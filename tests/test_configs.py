@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import fake_data
 import pytest
 import timm
 import torch
 
-from upernet.checkpoint import build_model
-from upernet.cli import CONFIGS, read_options
+from upernet.checkpoint import build_model, load_model
+from upernet.cli import CONFIGS, read_options, shipped_configs
 from upernet.data.mixture import SourceMixture, bind_sources
 from upernet.engine.trainer import Trainer
 
-SHIPPED = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+SHIPPED = [name for name in shipped_configs() if not name.startswith("base/")]
+PUBLISHED = [name for name in SHIPPED if not name.startswith("upp/")]
+# The others differ from these in the depth of the backbone and the number of steps alone.
+_EACH = ("r50_769x769_40k.yaml", "r50_512x1024_40k.yaml", "r50_512x512_80k.yaml", "r50_512x512_20k.yaml")
+STEPPED = [name for name in SHIPPED if name.startswith("upp/") or name.endswith(_EACH)]
 
 
 def command(name: str, folder: Path) -> list[str]:
@@ -26,21 +34,44 @@ def command(name: str, folder: Path) -> list[str]:
     return [{"<model>": "upp-mini", "<folder>": str(folder)}.get(word, word) for word in words]
 
 
-@pytest.fixture(params=SHIPPED)
+@pytest.fixture(scope="session")
+def published_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published data sets where the recipes expect them."""
+    folder = tmp_path_factory.mktemp("published")
+    fake_data.ade20k(folder / "data" / "ade" / "ADEChallengeData2016")
+    fake_data.cityscapes(folder / "data" / "cityscapes")
+    devkit = fake_data.voc(folder / "data" / "VOCdevkit" / "VOC2012", counts={"train": 3, "aug": 3, "val": 2})
+    shutil.copytree(devkit / "SegmentationClass", devkit / "SegmentationClassAug")
+    return folder
+
+
+@pytest.fixture
 def options(
-    request: pytest.FixtureRequest, fake_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    fake_root: Path,
+    published_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
-    """What the command of a shipped file asks for."""
+    """What the command of a shipped file asks for, and of the model it starts from what its sources teach."""
     monkeypatch.setenv("UPERNET_DATA", str(fake_root))
+    monkeypatch.chdir(published_data)
     words = command(request.param, tmp_path)
     assert request.param in words
-    return read_options("train", words)
+    asked = read_options("train", words)
+    if asked["run"].init:
+        known, taught = load_model("upp-mini")[1], {t for s in asked["data"].sources.values() for t in s.targets}
+        asked["tasks"] = {n: t for n, t in known.items() if (t.target or n) in taught} | asked["tasks"]
+    return asked
 
 
 def test_there_are_some() -> None:
     assert "upp/upp_mini.yaml" in SHIPPED
+    assert len(PUBLISHED) == 16
+    assert len(STEPPED) == 7
 
 
+@pytest.mark.parametrize("options", SHIPPED, indirect=True)
 def test_is_read_and_its_labels_have_a_meaning(options: dict[str, Any]) -> None:
     assert options["run"].init or timm.is_model(options["model"].backbone)
     bound = bind_sources(options["data"], options["tasks"])
@@ -51,11 +82,13 @@ def test_is_read_and_its_labels_have_a_meaning(options: dict[str, Any]) -> None:
         assert task.auxiliary or (task.target or name) in measured
 
 
+@pytest.mark.parametrize("options", STEPPED, indirect=True)
 def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[str, Any], tmp_path: Path) -> None:
     """The recipe as it is shipped, but for sizes: backbone, width, crop, batch."""
     tasks, alone = options["tasks"], options["optim"].train_only
     sources = {name: replace(s, augment=None, batch=None) for name, s in options["data"].sources.items()}
-    augment = replace(options["data"].augment, crop=(64, 64), short_side=64)
+    geometry = {"box": (64, 64)} if options["data"].augment.box else {"short_side": 64}
+    augment = replace(options["data"].augment, crop=(64, 64), **geometry)
     data = replace(options["data"], sources=sources, augment=augment, batch=2, workers=0)
     torch.manual_seed(0)
     model = build_model(replace(options["model"], backbone="test_efficientnet", width=8), tasks)
@@ -66,12 +99,12 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
         data=data,
         optim=options["optim"],
         run=replace(options["run"], out=str(tmp_path), device="cpu"),
-        inference=replace(options["inference"], short_side=64),
+        inference=replace(options["inference"], short_side=64, max_side=128),
     )
     before = {name: value.clone() for name, value in model.named_parameters()}
     for source in trainer.mixture.sources:
         batch = SourceMixture([source], data, steps=1, seed=0)[0]
-        losses, _, _ = trainer._advance(iter([batch]))  # type: ignore[list-item]
+        losses, _, _ = trainer._advance(repeat(batch))  # type: ignore[arg-type]
         asked = {n for n, task in tasks.items() if (task.target or n) in source.targets and (not alone or n in alone)}
         assert set(losses) == asked
         assert all(0 < loss < 100 for loss in losses.values())
@@ -83,3 +116,58 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
         if (target := s.targets.get(t.target or n)) and target.evaluate and not t.auxiliary and s.config.val
     }  # fmt: skip
     assert all(0 <= next(iter(r.values.values())) <= 1 for r in results)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_says_what_the_published_recipe_says(name: str, spec_dir: Path) -> None:
+    """Every number of the specification's row, read from the recipe as it is shipped."""
+    asked = read_options("train", ["--config", name])
+    data, row = asked["data"], _row(name, spec_dir)
+    optim, augment, inference, run = asked["optim"], data.augment, asked["inference"], asked["run"]
+    (source,) = data.sources.values()
+    assert asked["model"].backbone == {"R-50": "resnet50c", "R-101": "resnet101c"}[row["backbone"]]
+    assert asked["model"].align_corners is row["align_corners"]
+    assert (asked["model"].width, asked["model"].pool_scales, asked["model"].level_norm) == (512, (1, 2, 3, 6), False)
+    assert len(asked["tasks"]["semantic"].classes) == row["num_classes"]
+    for task in asked["tasks"].values():
+        assert task.dropout == row["dropout"]
+        (loss,) = task.losses
+        assert loss.average == ("labelled" if row["avg_non_ignore"] else "all")
+    assert (asked["tasks"]["semantic"].weight, asked["tasks"]["auxiliary"].weight) == (
+        row["decode_loss_weight"],
+        row["aux_loss_weight"],
+    )
+    wanted = row["optimizer"]
+    assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == (
+        "sgd", wanted["lr"], wanted["momentum"], wanted["weight_decay"]
+    )  # fmt: skip
+    assert optim.decay_all and optim.clip is None and optim.backbone_lr is None and optim.warmup == 0
+    assert (optim.schedule, optim.power, optim.min_lr) == ("poly", row["schedule"]["power"], row["schedule"]["min_lr"])
+    assert (run.steps, run.val_every) == (row["iterations"], row["val_and_checkpoint_interval"])
+    assert (source.batch or data.batch) * row["gpus"] == row["total_batch"]
+    steps = {step["op"]: step for step in row["train_pipeline"]}
+    assert augment.box == tuple(steps["random_resize"]["scale_long_short"])
+    assert augment.scale == tuple(steps["random_resize"]["ratio_range"])
+    assert augment.crop == tuple(steps["random_crop"]["crop_hw"])
+    assert augment.cat_max_ratio == steps["random_crop"]["cat_max_ratio"]
+    assert augment.flip == steps["random_flip"]["prob"]
+    assert augment.photometric
+    mean = steps["bgr_to_rgb_and_normalize"]["mean"]
+    assert asked["model"].mean == augment.pad_colour == pytest.approx(tuple(v / 255 for v in mean))
+    assert asked["model"].std == pytest.approx(tuple(v / 255 for v in steps["bgr_to_rgb_and_normalize"]["std"]))
+    test = row["test"]
+    assert (inference.max_side, inference.short_side) == tuple(test["resize_long_short"])
+    assert inference.window == (tuple(test["crop"]) if test["crop"] else None)
+    assert inference.stride == (tuple(test["stride"]) if test["stride"] else None)
+
+
+def _row(name: str, spec_dir: Path) -> dict[str, Any]:
+    """The specification's recipe of a shipped file: `ade20k/upernet_r50_512x512_80k.yaml`."""
+    folder, _, stem = name.removesuffix(".yaml").partition("/")
+    _, backbone, crop, steps = stem.split("_")
+    rows = json.loads((spec_dir / "recipes.json").read_text())
+    (row,) = [
+        r for r in rows
+        if f"_{backbone}_" in r["config"] and crop in r["config"] and f"-{steps}_{folder}" in r["config"]
+    ]  # fmt: skip
+    return row

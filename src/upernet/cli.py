@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from upernet.config import UserError, WorkError
 
 COMMANDS = ("predict", "train", "evaluate", "prepare", "convert", "models")
@@ -109,12 +111,13 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         parser.add_argument(
             "--config", action="config", help="YAML file, own or shipped; later ones change earlier ones."
         )
+        parser.add_argument("--base", type=str, help="In a YAML file: another one, relative to it, that it changes.")
         # A training file also serves to evaluate: its other blocks are read and left alone.
         for block in unread:
             parser.add_argument(f"--{block}", type=Any, help="Not used by this command.")
     parser.add_function_arguments(function, as_positional=False, skip=skip)
     if "data" in parameters and not {"-h", "--help"} & set(words) and not any(w.startswith("--config") for w in words):
-        shipped = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml"))
+        shipped = [name for name in shipped_configs() if not name.startswith("base/")]
         raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped)}")
     try:
         options = parser.instantiate(parser.parse_args(_plain_words(words, parameters)))
@@ -135,7 +138,7 @@ def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Paramete
         word = queue.pop(0)
         kind = str(parameters[word[2:]].annotation) if word[2:] in parameters and word.startswith("--") else ""
         if word == "--config" and queue:
-            configs += [word, _shipped_path(queue.pop(0))]
+            configs += [part for path in _with_bases(_shipped_path(queue.pop(0))) for part in (word, path)]
         elif kind == "bool" and (not queue or queue[0].lower() not in ("true", "false")):
             rest += [word, "true"]
         elif kind.startswith("list[str]") and queue and not queue[0].startswith("["):
@@ -143,6 +146,35 @@ def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Paramete
         else:
             rest.append(word)
     return configs + rest
+
+
+def _with_bases(path: str, above: tuple[Path, ...] = ()) -> list[str]:
+    """A configuration after the ones that its key `base` names, each relative to the file that names it.
+
+    Raises:
+        UserError: If a base does not exist, or a file is its own.
+    """
+    file = Path(path)
+    if not file.is_file():
+        return [path]  # the parser says so
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return [path]
+    base = content.get("base") if isinstance(content, dict) else None
+    if base is None:
+        return [path]
+    found = file.parent / str(base)
+    if not found.is_file():
+        raise UserError(f"{path}: base {base!r} is no file; name one relative to {file.parent}")
+    if found.resolve() in (file.resolve(), *above):
+        raise UserError(f"{path}: base {base!r} leads back to it")
+    return [*_with_bases(str(found), (*above, file.resolve())), path]
+
+
+def shipped_configs() -> list[str]:
+    """Names of the YAML files in the package; those in `base/` are no recipes but what several share."""
+    return sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml"))
 
 
 def _shipped_path(value: str) -> str:

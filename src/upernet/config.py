@@ -216,6 +216,9 @@ class OptimConfig:
     """Exponent of the poly schedule."""
     min_lr: float = 0.0
     """Floor of the schedule, for a group whose peak is `lr`; other groups in proportion."""
+    min_lr_at_last_step: bool = False
+    """Reach the floor at the last step, as recent versions of the toolbox do; one step later, as the version that made
+    the published rows did, if not."""
     warmup: int = 0
     """Steps over which the schedule is multiplied by a ramp from a thousandth to one."""
     clip: float | None = None

@@ -136,3 +136,12 @@ def test_optimisers(model: UPerNet) -> None:
     assert isinstance(adamw, torch.optim.AdamW)
     assert {group["betas"] for group in adamw.param_groups} == {(0.8, 0.95)}
     assert {group["peak"] for group in adamw.param_groups} == {0.01, 0.5}
+
+
+def test_poly_that_reaches_its_floor_at_the_last_step() -> None:
+    """The two readings of recent and older versions of the toolbox."""
+    old, recent = (OptimConfig(lr=0.01, min_lr=1e-4, min_lr_at_last_step=last) for last in (False, True))
+    assert lr_factor(recent, 99, 100) * 0.01 == pytest.approx(1e-4)
+    assert lr_factor(old, 99, 100) * 0.01 > 1.5e-4
+    assert lr_factor(recent, 0, 100) == lr_factor(old, 0, 100) == 1
+    assert lr_factor(recent, 0, 1) == 1

@@ -41,7 +41,7 @@ def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
     version that made the published rows; cosine falls to the same floor.
     """
     floor = config.min_lr / config.lr
-    done = step / steps
+    done = step / max(1, steps - config.min_lr_at_last_step)
     if config.schedule == "poly":
         factor = floor + (1 - floor) * (1 - done) ** config.power
     elif config.schedule == "cosine":
