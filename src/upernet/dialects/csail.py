@@ -46,6 +46,8 @@ _MULTITASK: list[Row] = [
 # What the authors' own batch norm kept beside its statistics.
 _DROPPED = ["*._tmp_running_mean", "*._tmp_running_var", "*._running_iter"]
 _PIXEL_TABLE, _MULTITASK_TABLE = KeyTable(_COMMON + _PIXEL, _DROPPED), KeyTable(_COMMON + _MULTITASK, _DROPPED)
+# Their evaluators bring what the network says straight to the labels' size.
+_INFERENCE = InferenceConfig(short_side=450, max_side=1000, resize_twice=False)
 _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 
 
@@ -75,7 +77,7 @@ def read(checkpoint: Checkpoint) -> Reading:
     if not multitask:
         config = ModelConfig(backbone=name, backbone_args=args, width=width, ppm_order="upsample_conv")
         tasks = semantic_tasks(tensors, channels, None, None, where, dropout=0.0)
-        return Reading(config, tasks, InferenceConfig(short_side=450, max_side=1000), tensors)
+        return Reading(config, tasks, _INFERENCE, tensors)
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
@@ -87,7 +89,7 @@ def read(checkpoint: Checkpoint) -> Reading:
     )
     counts = {k.split(".")[1]: len(v) for k, v in tensors.items() if re.fullmatch(r"heads\.\w+\.classifier\.bias", k)}
     tasks = _unified_tasks(counts, tensors["heads.object.convs.0.conv.weight"].shape[0], where)
-    return Reading(config, tasks, InferenceConfig(short_side=450, max_side=1000), flip_stem(tensors))
+    return Reading(config, tasks, _INFERENCE, flip_stem(tensors))
 
 
 def _unified_tasks(counts: dict[str, int], width: int, where: str) -> dict[str, Task]:

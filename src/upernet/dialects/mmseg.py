@@ -113,7 +113,8 @@ def read(checkpoint: Checkpoint) -> Reading:
         mean=three(mean, 255),
         std=three(std, 255),
     )
-    return Reading(config, tasks, _inference(said, len(tasks["semantic"].classes)), tensors)
+    inference = _inference(said, model, len(tasks["semantic"].classes), config.align_corners)
+    return Reading(config, tasks, inference, tensors)
 
 
 def write(
@@ -161,6 +162,9 @@ def write(
         "data_preprocessor": {"type": "SegDataPreProcessor", **said},
         "backbone": {"type": _TYPES[kind]} | ({"depth": int(depth[1])} if depth else {}),
         "decode_head": head,
+        "test_cfg": {"mode": "whole"}
+        if inference.window is None
+        else {"mode": "slide", "crop_size": inference.window, "stride": inference.stride},
     }
     resize = {"type": "Resize", "scale": box, "keep_ratio": True}
     text = f"model = {network!r}\ntest_pipeline = [{resize!r}]\n"
@@ -208,13 +212,30 @@ def _preprocessing(said: dict[str, Any], model: dict[str, Any]) -> tuple[bool, l
     return False, *_IMAGENET
 
 
-def _inference(said: dict[str, Any], classes: int) -> InferenceConfig:
-    """The test pipeline's box; else that of the data set with so many classes in the published recipes."""
+def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligned: bool) -> InferenceConfig:
+    """The test pipeline's box and windows; else those of the data set with so many classes in the published recipes."""
+    box: Any = (2049, 1025) if aligned and classes == 19 else (2048, 1024) if classes == 19 else (2048, 512)
     for step in _steps(said.get("test_pipeline")):
-        box = step.get("img_scale") or step.get("scale")
-        if isinstance(box, (list, tuple)) and len(box) == 2 and all(isinstance(v, int) and v >= 32 for v in box):
-            return InferenceConfig(short_side=min(box), max_side=max(box))
-    return InferenceConfig(short_side=1024 if classes == 19 else 512, max_side=2048)
+        found = step.get("img_scale") or step.get("scale")
+        if _pair(found):
+            box = found
+            break
+    test = _dict(model.get("test_cfg")) or _dict(said.get("test_cfg"))
+    window, stride = test.get("crop_size"), test.get("stride")
+    if test.get("mode") != "slide" or not (_pair(window) and _pair(stride)):
+        published = aligned and classes == 19 and not test
+        window, stride = ((769, 769), (513, 513)) if published else (None, None)
+    return InferenceConfig(
+        short_side=min(box),
+        max_side=max(box),
+        window=None if window is None else (window[0], window[1]),
+        stride=None if stride is None else (stride[0], stride[1]),
+    )
+
+
+def _pair(value: Any) -> bool:
+    """Whether this is a height and width."""
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) and v >= 32 for v in value)
 
 
 def _steps(pipeline: Any) -> list[dict[str, Any]]:
