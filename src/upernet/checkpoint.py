@@ -105,7 +105,7 @@ def load_model(
         WorkError: If a file of it is damaged or hostile, or cannot be downloaded.
     """
     paths = find_model(model, mirror)
-    if is_native(paths[0]):
+    if len(paths) == 1 and is_native(paths[0]):
         config, tasks, inference = read_model_config(paths[0], trust)
         where, state = str(paths[0] / WEIGHTS), _read_weights(paths[0] / WEIGHTS)
         described = str(paths[0] / CONFIG)
@@ -116,6 +116,8 @@ def load_model(
         config, tasks, inference, state = reading.config, reading.tasks, reading.inference, reading.tensors
         where = described = " + ".join(str(path) for path in paths)
     try:
+        with torch.device("meta"):  # a file that claims a giant is told before memory is taken
+            _check_fits(build_model(config, tasks).state_dict(), state, where)
         network = build_model(config, tasks)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WorkError(f"{described}: no network can be built ({' '.join(str(error).split())})") from error
@@ -187,16 +189,25 @@ def fill(model: UPerNet, state: Mapping[str, Tensor], where: str, *, partial: bo
         WorkError: If the tensors are not the network's.
     """
     own = model.state_dict()
-    state = {k: v for k, v in own.items() if k.endswith(".num_batches_tracked")} | dict(state)
+    state = _with_counts(own, state)
     if partial:
         fits = {k for k in state if k in own and own[k].shape == state[k].shape}
         heads = {k.split(".")[1] for k in (own.keys() | state.keys()) - fits if k.startswith("heads.")}
         state = {k: v for k, v in state.items() if not (k.startswith("heads.") and k.split(".")[1] in heads)}
         state |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
+    _check_fits(own, state, where)
+    model.load_state_dict(state)
+
+
+def _with_counts(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in own.items() if k.endswith(".num_batches_tracked")} | dict(state)
+
+
+def _check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    state = _with_counts(own, state)
     wrong = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
     if wrong:
         raise WorkError(f"{where}: {len(wrong)} tensors do not fit the network, first {wrong[0]!r}")
-    model.load_state_dict(state)
 
 
 def is_native(folder: Path) -> bool:

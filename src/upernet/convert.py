@@ -38,10 +38,8 @@ def convert(
     place = Path(target)
     if to == "mmseg" and place.suffix != ".pth":
         raise UserError(f"{target}: {to} is one file; give it a name like model.pth")
-    if to != "native" and place.exists() and (to != "mmseg" or place.is_dir()):
+    if place.is_file() or (place.is_dir() and (to == "mmseg" or any(place.iterdir()))):
         raise UserError(f"{target}: is there already; give a new name")
-    if to != "mmseg" and place.is_file():
-        raise UserError(f"{target}: is a file; give a folder")
 
     from upernet.checkpoint import build_model, fill, load_model, save_model
 

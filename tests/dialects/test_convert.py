@@ -197,10 +197,77 @@ def test_wrong_use(
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor is what is being read."""
     ours = saved(tmp_path, *network(toolbox("plain")))
-    (tmp_path / "theirs").mkdir()
-    assert main(["convert", str(ours), str(tmp_path / "theirs"), "--to", "huggingface"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    before = (ours / "model.safetensors").read_bytes()
+    (tmp_path / "there.pth").write_bytes(b"mine")
+    for place, to in (("ours", "native"), ("ours", "huggingface"), ("there.pth", "mmseg"), ("ours", "smp")):
+        assert main(["convert", str(ours), str(tmp_path / place), "--to", to]) == 2
+        assert "is there already" in capsys.readouterr().err
+    assert (ours / "model.safetensors").read_bytes() == before
+    assert (tmp_path / "there.pth").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("backbone=dict(depth=18, dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1))", "backbone.strides (1, 2, 1, 1)"),
+        ("backbone=dict(depth=18, norm_cfg=dict(type='BN', eps=1e-2))", "backbone.norm_cfg.eps 0.01"),
+        ("backbone=dict(depth=18, act_cfg=dict(type='GELU'))", "backbone.act_cfg 'GELU'"),
+        ("decode_head=dict(in_index=[1, 2, 3, 4])", "decode_head.in_index (1, 2, 3, 4)"),
+        ("auxiliary_head=dict(dilation=2)", "auxiliary_head.dilation 2"),
+        ("auxiliary_head=dict(align_corners=True)", "auxiliary_head.align_corners True"),
+    ],
+)
+def test_settings_that_no_tensor_shows_are_refused(tmp_path: Path, settings: str, says: str) -> None:
+    path = toolbox_file(tmp_path / "other.pth", toolbox("plain"), f"model = dict({settings})")
+    with pytest.raises(UserError) as caught:
+        upernet.load(path)
+    assert f"{path}: {says} is not run here; valid: " in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a = {[1]}", "data_preprocessor = dict(mean=[None] * 3, std=[None, None, None])"])
+def test_odd_settings_are_survived(tmp_path: Path, text: str) -> None:
+    path = toolbox_file(
+        tmp_path / "odd.pth", toolbox("plain"), text + "\nmodel = dict(decode_head=dict(pool_scales=(1, 2)))"
+    )
+    assert upernet.load(path)
+
+
+def test_what_other_layouts_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    for to, config in (
+        ("mmseg", replace(toolbox("convnext"), level_norm_eps=1e-5)),
+        ("smp", ModelConfig(backbone="resnet18", backbone_args=RESNET, width=8, level_norm=True,
+                            logits_align_corners=True, mean=(0.5, 0.5, 0.5))),
+    ):  # fmt: skip
+        save_model(tmp_path / to, *network(config, auxiliary=False), InferenceConfig())
+        assert main(["convert", str(tmp_path / to), str(tmp_path / f"{to}.pth"), "--to", to]) == 2
+        assert "cannot hold " in capsys.readouterr().err
+        assert not (tmp_path / f"{to}.pth").exists()
+
+
+def test_a_claim_of_a_giant_costs_nothing(tmp_path: Path) -> None:
+    """A width of 2,500 would be a network of gigabytes; the file holds kilobytes."""
+    model, tasks = network(toolbox("plain"))
+    theirs, meta = mmseg.write(model, tasks, InferenceConfig())
+    theirs["decode_head.fpn_bottleneck.conv.weight"] = torch.zeros(25_000, 1, 1, 1)
+    torch.save({"state_dict": theirs, "meta": meta}, tmp_path / "giant.pth")
+    with pytest.raises(WorkError, match="do not fit the network"):
+        upernet.load(tmp_path / "giant.pth")
+
+
+def test_wrappers_without_end(tmp_path: Path) -> None:
+    torch.save({"module." * 40_000 + "x": torch.zeros(1)}, tmp_path / "long.pth")
+    with pytest.raises(UserError, match="no UPerNet") as caught:
+        upernet.load(tmp_path / "long.pth")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_date_is_no_hash(tmp_path: Path) -> None:
+    text = "model = dict(decode_head=dict(pool_scales=(1, 2)))"
+    assert upernet.load(toolbox_file(tmp_path / "mine-20240101.pth", toolbox("plain"), text))
 
 
 def toolbox_file(path: Path, config: ModelConfig, text: str = "", tensors: dict[str, Tensor] | None = None) -> Path:

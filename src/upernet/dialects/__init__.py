@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -14,11 +15,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from upernet.config import InferenceConfig, UserError, WorkError
+from upernet.checkpoint import build_model
+from upernet.config import InferenceConfig, UserError, WorkError, to_plain
 from upernet.dialects import csail, huggingface, mmseg, smp
 from upernet.dialects.archive import read_checkpoint
 from upernet.dialects.base import Checkpoint, Dialect, Reading
 from upernet.dialects.keys import some
+from upernet.download import published_hash
 from upernet.files import write_whole
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
@@ -28,7 +31,6 @@ DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _PAIR = re.compile(r"(encoder|decoder)_epoch_(\d+)\.pth")
-_PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,64})\.(pth|pt|bin|safetensors)")
 # Where training loops put the state dict, and what wrappers put before its names.
 _INSIDE = ("state_dict", "model_state_dict", "model", "module")
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
@@ -51,7 +53,11 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
     keys = set(checkpoint.tensors)
     for dialect in DIALECTS:
         if dialect.matches(keys):
-            return dialect.NAME, dialect.read(checkpoint)
+            try:
+                return dialect.NAME, dialect.read(checkpoint)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+                said = " ".join(f"{type(error).__name__} {error}".split())
+                raise WorkError(f"{checkpoint.name}: looks like {dialect.NAME}, but is damaged ({said})") from error
     known = ", ".join(dialect.NAME for dialect in DIALECTS)
     raise UserError(f"{checkpoint.name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
 
@@ -73,10 +79,13 @@ def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task
     tensors, said = dialect.write(model, tasks, inference)
     beside: dict[str, Any] = {"meta": said} if dialect is mmseg else {"settings": said}
     again = dialect.read(Checkpoint(place.name, tensors, **beside))
-    body = (model.config.backbone.partition(".")[0], model.config.backbone_args)
-    if (again.config.backbone, again.config.backbone_args) != body:
-        theirs = f"{again.config.backbone!r} with {again.config.backbone_args}"
-        raise UserError(f"{to}: has no {body[0]!r} with {body[1]}; it would be read as {theirs}")
+    wanted = to_plain(replace(model.config, backbone=model.config.backbone.partition(".")[0]))
+    found = to_plain(again.config)
+    for key in found:
+        if key != "logits_align_corners" and not _same(found[key], wanted[key]):
+            raise UserError(f"{to}: cannot hold {key} {wanted[key]!r}; it would be read as {found[key]!r}")
+    if build_model(again.config, again.tasks).logits_align_corners != model.logits_align_corners:
+        raise UserError(f"{to}: brings logits to size with other align_corners than this model")
     own = model.state_dict()
     if own.keys() != again.tensors.keys() or any(not torch.equal(v.cpu(), again.tensors[k]) for k, v in own.items()):
         raise WorkError(f"{to}: reading the result back does not give the same tensors; nothing was written")
@@ -84,11 +93,18 @@ def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task
         place.parent.mkdir(parents=True, exist_ok=True)
         write_whole(place, partial(torch.save, {"meta": said, "state_dict": tensors}))
         return
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     for name, content in said.items():
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         write_whole(place / name, partial(_put, text.encode()))
     write_whole(place / _WEIGHTS[0], partial(_put, save(tensors, {"format": "pt"})))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal, numbers to the digits that settings are written with."""
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < 1e-8)
 
 
 def _put(content: bytes, file: IO[bytes]) -> None:
@@ -119,7 +135,7 @@ def open_checkpoint(paths: Sequence[Path]) -> Checkpoint:
         _check_published(file)
         content = read_checkpoint(file)
         found = _state_dict(content, file)
-        half = _authors_half(found.keys()) if len(paths) > 1 or len(files) > 1 else ""
+        half = _authors_half(found.keys())
         found = {half + k: v for k, v in found.items()}
         if twice := tensors.keys() & found.keys():
             raise UserError(f"{name}: both hold {some(twice)}; give the files of one model")
@@ -180,14 +196,14 @@ def _check_published(path: Path) -> None:
     Raises:
         WorkError: If they differ.
     """
-    match = _PUBLISHED_HASH.search(path.name)
-    if match is None or not path.is_file():
+    expected = published_hash(path.name)
+    if expected is None or not path.is_file():
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(match[1]):
+    if not found.startswith(expected):
         raise WorkError(
-            f"{path}: its sha256 begins with {found[:8]}, the published one with {match[1]}; download it again, "
+            f"{path}: its sha256 begins with {found[:8]}, the published one with {expected}; download it again, "
             "or rename it if it is meant to differ"
         )
 
@@ -209,7 +225,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     named = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not named:
         raise WorkError(f"{path}: holds no state dict, names with tensors")
-    while prefix := next((w for w in _WRAPPERS if all(k.startswith(w) for k in named)), ""):
+    for _ in _WRAPPERS:  # each may be there once
+        prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in named)), "")
         named = {k.removeprefix(prefix): v for k, v in named.items()}
     return named
 

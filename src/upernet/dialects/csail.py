@@ -53,12 +53,9 @@ _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 
 def matches(keys: set[str]) -> bool:
     """Whether these are the names of an encoder and a decoder of theirs, or of one of the two."""
-    return any(re.match(r"(decoder\.)?ppm_last_conv\.", k) for k in keys) or _lone_encoder(keys)
-
-
-def _lone_encoder(keys: set[str]) -> bool:
-    """Their encoder numbers three convolutions of the stem, which no other ResNet does."""
-    return {"conv3.weight", "bn3.weight", "layer1.0.conv1.weight"} <= keys
+    # Their encoder numbers three convolutions of the stem, which no other ResNet does.
+    encoder = {"encoder.conv3.weight", "encoder.bn3.weight", "encoder.layer1.0.conv1.weight"}
+    return encoder <= keys or any(k.startswith("decoder.ppm_last_conv.") for k in keys)
 
 
 def read(checkpoint: Checkpoint) -> Reading:

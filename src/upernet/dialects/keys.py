@@ -56,7 +56,7 @@ def conv_norm(theirs: str, ours: str, conv: str, norm: str) -> list[Row]:
 
 def some(keys: Iterable[str]) -> str:
     """A few of many names, for one line."""
-    names = sorted(keys)
+    names = [ascii(key)[1:-1][:120] for key in sorted(keys)]  # a stranger's names may hold what a terminal obeys
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

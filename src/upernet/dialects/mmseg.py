@@ -90,9 +90,8 @@ def read(checkpoint: Checkpoint) -> Reading:
         tensors = toolbox_merging(tensors, _MERGING)
     said = _settings(next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), ""))
     model = _dict(said.get("model"))
-    head, body = _dict(model.get("decode_head")), _dict(model.get("backbone"))
-    if body.get("style", "pytorch") != "pytorch":
-        raise UserError(f"{where}: backbone style {body['style']!r} strides in another convolution; valid: 'pytorch'")
+    head = _dict(model.get("decode_head"))
+    _refuse_other_settings(where, model)
     bgr, mean, std = _preprocessing(said, model)
     if bgr:
         tensors = flip_stem(tensors)
@@ -178,6 +177,42 @@ def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.flip(1) if k in stems[:1] else v for k, v in tensors.items()}
 
 
+def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
+    """Settings that no tensor shows must be the ones run here.
+
+    Raises:
+        UserError: If one is not.
+    """
+    head = _dict(model.get("decode_head"))
+    aligned = bool(head.get("align_corners", False))
+    valid: dict[str, dict[str, tuple[Any, ...]]] = {
+        "backbone": {
+            "style": ("pytorch",),
+            "strides": ((1, 2, 2, 2), (4, 2, 2, 2)),
+            "dilations": ((1, 1, 1, 1),),
+            "dilation": (1,),
+            "norm_eval": (False, True),
+        },
+        "decode_head": {"in_index": ((0, 1, 2, 3),), "input_transform": ("multiple_select", None), "dilation": (1,)},
+        "auxiliary_head": {"in_index": (2,), "dilation": (1,), "align_corners": (aligned,), "kernel_size": (3,)},
+    }
+    for name, settings in valid.items():
+        block = _dict(model.get(name))
+        for key, allowed in settings.items():
+            value = tuple(block[key]) if isinstance(block.get(key), list) else block.get(key)
+            if value is not None and value not in allowed:
+                raise UserError(f"{where}: {name}.{key} {value!r} is not run here; valid: {allowed[0]!r}")
+        eps = _dict(block.get("norm_cfg")).get("eps", 1e-5)
+        batch_norm = _dict(block.get("norm_cfg")).get("type", "BN") in ("BN", "SyncBN")
+        if batch_norm and eps != 1e-5:
+            raise UserError(f"{where}: {name}.norm_cfg.eps {eps!r} is not run here; valid: 1e-05")
+        act = _dict(block.get("act_cfg")).get("type")
+        if act not in (None, "GELU" if name == "backbone" and "depth" not in block else "ReLU"):
+            raise UserError(
+                f"{where}: {name}.act_cfg {act!r} is not run here; valid: 'ReLU', or 'GELU' in ConvNeXt and Swin"
+            )
+
+
 def _kind(keys: Any, prefix: str) -> str | None:
     signs = {
         "deep": "stem.0.weight",
@@ -207,8 +242,8 @@ def _preprocessing(said: dict[str, Any], model: dict[str, Any]) -> tuple[bool, l
         (_dict(said.get("img_norm_cfg")), "to_rgb"),
     ):
         mean, std = block.get("mean"), block.get("std")
-        if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)) and len(mean) == len(std) == 3:
-            return not block.get(flag, flag == "to_rgb"), list(mean), list(std)
+        if _colour(mean) and _colour(std):
+            return not block.get(flag, flag == "to_rgb"), list(three(mean)), list(three(std))
     return False, *_IMAGENET
 
 
@@ -236,6 +271,11 @@ def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligne
 def _pair(value: Any) -> bool:
     """Whether this is a height and width."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) and v >= 32 for v in value)
+
+
+def _colour(value: Any) -> bool:
+    """Whether these are three numbers."""
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
 
 
 def _steps(pipeline: Any) -> list[dict[str, Any]]:
@@ -274,5 +314,5 @@ def _literal(node: ast.expr) -> Any:
         return values if isinstance(node, ast.List) else tuple(values)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
