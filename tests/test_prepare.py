@@ -375,6 +375,8 @@ def test_ctrl_c_stops_several_processes(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 60
     while len(list(tmp_path.rglob("*_labelTrainIds.png"))) < 3 and time.monotonic() < end:
