@@ -394,6 +394,27 @@ def test_a_published_name_must_fit_the_file(tmp_path: Path) -> None:
         upernet.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("config.json", {"backbone_config": {"hidden_act": "relu"}}, "backbone_config.hidden_act 'relu'"),
+        ("config.json", {"backbone_config": {"layer_norm_eps": 0.01}}, "backbone_config.layer_norm_eps 0.01"),
+        ("preprocessor_config.json", {"do_normalize": False}, "do_normalize false"),
+        ("config.json", {"backbone_config": "x", "pool_scales": 7}, "holds 2 branches"),
+        ("preprocessor_config.json", {"image_mean": "abc"}, "is damaged"),
+    ],
+)
+def test_settings_of_the_hub_that_no_tensor_shows(tmp_path: Path, name: str, change: dict[str, Any], says: str) -> None:
+    assert (
+        main(["convert", str(saved(tmp_path, *network(toolbox("swin")))), str(tmp_path / "hub"), "--to", "huggingface"])
+        == 0
+    )
+    path = tmp_path / "hub" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=says):
+        upernet.load(tmp_path / "hub")
+
+
 def test_sharded_files_of_the_hub(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

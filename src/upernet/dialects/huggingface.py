@@ -115,9 +115,19 @@ def read(checkpoint: Checkpoint) -> Reading:
         raise UserError(
             f"{where}: UperNet on a backbone that is not read; it holds {some!r}; ResNet, ConvNeXt, Swin are"
         )
-    body = said.get("backbone_config") or {}
+    found = said.get("backbone_config")
+    body: dict[str, Any] = found if isinstance(found, dict) else {}
     if body.get("downsample_in_bottleneck") or body.get("downsample_in_first_stage"):
         raise UserError(f"{where}: its ResNet strides elsewhere (downsample_in_…); only the usual one, false, is read")
+    # ConvNeXt's norms in use have 1e-6 whatever its settings say.
+    valid = {"hidden_act": "relu" if kind == "resnet" else "gelu"} | (
+        {"layer_norm_eps": 1e-5} if kind == "swin" else {}
+    )
+    for key, value in valid.items():
+        if body.get(key, value) != value:
+            raise UserError(f"{where}: backbone_config.{key} {body[key]!r} is not run here; valid: {value!r}")
+    if prepared.get("do_normalize") is False:
+        raise UserError(f"{where}: {_PREPROCESSOR} has do_normalize false; only images that are normalised are read")
     tensors = _TABLES[kind].to_ours(join_attention(theirs, _QKV, "qkv") if kind == "swin" else theirs, where)
     name, args, channels = identify(tensors, where)
     classes = tensors["heads.semantic.classifier.weight"].shape[0]

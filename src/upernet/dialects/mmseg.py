@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -106,7 +107,7 @@ def read(checkpoint: Checkpoint) -> Reading:
         width=tensors["decoder.fusion.conv.weight"].shape[0],
         pool_scales=pool_scales(tensors, head.get("pool_scales"), where),
         # The rows of 769×769 are the published ones with it; their names say so where no configuration does.
-        align_corners=bool(head.get("align_corners", "769x769" in where + str(meta.get("config")))),
+        align_corners=bool(head.get("align_corners", "769x769" in Path(where).name + str(meta.get("config")))),
         level_norm=kind in ("convnext", "swin"),
         level_norm_eps=1e-5 if kind == "swin" else 1e-6,
         mean=three(mean, 255),
