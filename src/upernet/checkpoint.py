@@ -62,7 +62,7 @@ def save_model(
         UserError: If `half` would overflow.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = plain_state(model)
     if half:
         state = {k: _to_half(k, v) for k, v in state.items()}
     content = {
@@ -76,6 +76,11 @@ def save_model(
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     write_whole(folder / WEIGHTS, lambda file: file.write(weights))
     write_whole(folder / CONFIG, lambda file: file.write(text.encode()))
+
+
+def plain_state(model: UPerNet) -> dict[str, Tensor]:
+    """Its tensors by name on the CPU, ready to be written."""
+    return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
 
 
 def _to_half(name: str, value: Tensor) -> Tensor:

@@ -61,6 +61,11 @@ class ModelConfig:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """RGB standard deviation on [0, 1], divided by the network itself."""
 
+    @property
+    def corners_of_logits(self) -> bool:
+        """`logits_align_corners`, or `align_corners` where it says nothing."""
+        return self.align_corners if self.logits_align_corners is None else self.logits_align_corners
+
     def __post_init__(self) -> None:
         check("model.width", self.width, 1, example=512)
         check("model.level_norm_eps", self.level_norm_eps, 0, example=1e-6)

@@ -243,7 +243,7 @@ def _is_cached(path: Path, address: str, expected: str | None, tell: bool = Fals
             return True
         why = f"came from {origin}"
     else:
-        actual = _hash(path)
+        actual = file_hash(path)
         if actual.startswith(expected):
             return True
         why = f"sha256 begins {actual[: len(expected)]} instead of {expected}"
@@ -252,7 +252,7 @@ def _is_cached(path: Path, address: str, expected: str | None, tell: bool = Fals
     return False
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -327,7 +327,7 @@ def _download(address: str, path: Path, expected: str | None) -> None:
                 time.sleep(PAUSE * dropped)
     if expected is None:
         return
-    actual = _hash(part)
+    actual = file_hash(part)
     if not actual.startswith(expected):
         _discard(part)
         raise WorkError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from upernet.checkpoint import build_model
 from upernet.config import InferenceConfig, UserError, WorkError, to_plain
 from upernet.dialects import csail, huggingface, mmseg, smp
 from upernet.dialects.archive import read_checkpoint
 from upernet.dialects.base import Checkpoint, Dialect, Reading
 from upernet.dialects.keys import some
-from upernet.download import published_hash
+from upernet.download import file_hash, published_hash
 from upernet.files import write_whole
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
@@ -84,7 +82,7 @@ def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task
     for key in found:
         if key != "logits_align_corners" and not _same(found[key], wanted[key]):
             raise UserError(f"{to}: cannot hold {key} {wanted[key]!r}; it would be read as {found[key]!r}")
-    if build_model(again.config, again.tasks).logits_align_corners != model.logits_align_corners:
+    if again.config.corners_of_logits != model.config.corners_of_logits:
         raise UserError(f"{to}: brings logits to size with other align_corners than this model")
     own = model.state_dict()
     if own.keys() != again.tensors.keys() or any(not torch.equal(v.cpu(), again.tensors[k]) for k, v in own.items()):
@@ -199,8 +197,7 @@ def _check_published(path: Path) -> None:
     expected = published_hash(path.name)
     if expected is None or not path.is_file():
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_hash(path)
     if not found.startswith(expected):
         raise WorkError(
             f"{path}: its sha256 begins with {found[:8]}, the published one with {expected}; download it again, "

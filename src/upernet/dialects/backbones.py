@@ -36,6 +36,19 @@ _SWINS: dict[tuple[tuple[int, ...], int, int], str] = {
 }
 
 
+_SIGNS = {
+    "deep": ("conv1.0.weight", "layer1.0.conv1.weight"),
+    "plain": ("conv1.weight", "layer1.0.conv1.weight"),
+    "convnext": ("stem_0.weight", "stages_0.blocks.0.conv_dw.weight"),
+    "swin": ("patch_embed.proj.weight", "layers_0.blocks.0.attn.qkv.weight"),
+}
+
+
+def family(tensors: Mapping[str, Tensor]) -> str | None:
+    """`deep` or `plain` by the stem of a ResNet, `convnext`, `swin`, or none, of a network in our names."""
+    return next((name for name, signs in _SIGNS.items() if all(PREFIX + s in tensors for s in signs)), None)
+
+
 def identify(tensors: Mapping[str, Tensor], where: str) -> tuple[str, dict[str, Any], list[int]]:
     """The timm name, its arguments and the channels of c2 … c5.
 

@@ -80,6 +80,12 @@ def pool_scales(tensors: Mapping[str, Tensor], said: Any, where: str) -> tuple[i
     return scales
 
 
+def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reverse the input channels of the first convolution: weights that expect BGR then take RGB."""
+    stems = [k for k, v in tensors.items() if k.startswith("backbone.body.") and v.ndim == 4 and v.shape[1] == 3]
+    return {k: v.flip(1) if k in stems[:1] else v for k, v in tensors.items()}
+
+
 def class_names(count: int, names: Any, palette: Any = None) -> dict[str, str] | list[str]:
     """A class table from what a file says, else that of the data set with so many classes, else numbers.
 

@@ -7,9 +7,8 @@ import re
 from upernet.config import InferenceConfig, ModelConfig, UserError
 from upernet.data.vocabulary import broden_plus
 from upernet.dialects.backbones import identify
-from upernet.dialects.base import Checkpoint, Reading, semantic_tasks, three
+from upernet.dialects.base import Checkpoint, Reading, flip_stem, semantic_tasks, three
 from upernet.dialects.keys import KeyTable, Row, conv_norm
-from upernet.dialects.mmseg import flip_stem
 from upernet.tasks import Material, Object, Part, Scene
 from upernet.tasks.base import Task
 

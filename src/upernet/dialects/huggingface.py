@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import identify
+from upernet.dialects.backbones import family, identify
 from upernet.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three
 from upernet.dialects.keys import KeyTable, Row, conv_norm
 from upernet.dialects.swin import join_attention, split_attention, with_position_indices
@@ -161,8 +162,9 @@ def write(
     config, auxiliary = model.config, tasks.get("auxiliary")
     if config.align_corners or model.logits_align_corners:
         raise UserError(f"{NAME} has align_corners false everywhere; this model has true")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    kind = _own_kind(tensors.keys())
+    tensors = plain_state(model)
+    own = family(tensors)
+    kind = "resnet" if own == "plain" else own if own in _TABLES else None
     if kind is None or config.level_norm != (kind != "resnet"):
         raise UserError(
             f"{NAME} has UperNet on ResNet with the 7×7 stem, and on ConvNeXt and Swin with level_norm; this model has "
@@ -245,12 +247,3 @@ def _kind(keys: Any) -> str | None:
         "swin": "backbone.encoder.layers.0.blocks.0.attention.self.query.weight",
     }
     return next((kind for kind, sign in signs.items() if sign in keys), None)
-
-
-def _own_kind(keys: Any) -> str | None:
-    signs = {
-        "resnet": ("conv1.weight", "layer1.0.conv1.weight"),
-        "convnext": ("stem_0.weight", "stages_0.blocks.0.conv_dw.weight"),
-        "swin": ("patch_embed.proj.weight", "layers_0.blocks.0.attn.qkv.weight"),
-    }
-    return next((kind for kind, both in signs.items() if all(f"backbone.body.{k}" in keys for k in both)), None)

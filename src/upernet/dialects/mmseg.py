@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import identify
-from upernet.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three
+from upernet.dialects.backbones import family, identify
+from upernet.dialects.base import Checkpoint, Reading, flip_stem, pool_scales, require_semantic, semantic_tasks, three
 from upernet.dialects.keys import KeyTable, Row
 from upernet.dialects.swin import toolbox_merging, with_position_indices
 from upernet.model import UPerNet
@@ -127,14 +128,14 @@ def write(
     """
     labels = require_semantic(model, tasks, NAME)
     config = model.config
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    kind = _own_kind(tensors.keys())
+    tensors = plain_state(model)
+    kind = family(tensors)
     if kind is None or (config.level_norm != (kind in ("convnext", "swin"))):
         raise UserError(
             f"{NAME} has UPerNet on ResNet, and on ConvNeXt and Swin with level_norm; this model has "
             f"{config.backbone!r} with level_norm {config.level_norm}"
         )
-    if config.logits_align_corners not in (None, config.align_corners):
+    if config.corners_of_logits != config.align_corners:
         raise UserError(f"{NAME} has one align_corners for all; this model has another for its logits")
     if kind == "swin":
         tensors = toolbox_merging(tensors, _MERGING, back=True)
@@ -170,12 +171,6 @@ def write(
     text = f"model = {network!r}\ntest_pipeline = [{resize!r}]\n"
     palette = [list(colour) for colour in labels.colours]
     return tensors, {"dataset_meta": {"classes": list(labels.names), "palette": palette}, "cfg": text}
-
-
-def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reverse the input channels of the first convolution: weights that expect BGR then take RGB."""
-    stems = [k for k, v in tensors.items() if k.startswith("backbone.body.") and v.ndim == 4 and v.shape[1] == 3]
-    return {k: v.flip(1) if k in stems[:1] else v for k, v in tensors.items()}
 
 
 def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
@@ -222,17 +217,6 @@ def _kind(keys: Any, prefix: str) -> str | None:
         "swin": "stages.0.blocks.0.attn.w_msa.qkv.weight",
     }
     return next((kind for kind, sign in signs.items() if prefix + sign in keys), None)
-
-
-def _own_kind(keys: Any) -> str | None:
-    signs = {
-        "deep": "conv1.0.weight",
-        "plain": "conv1.weight",
-        "convnext": "stem_0.weight",
-        "swin": "layers_0.blocks.0.attn.qkv.weight",
-    }
-    found = next((kind for kind, sign in signs.items() if f"backbone.body.{sign}" in keys), None)
-    return None if found in ("deep", "plain") and "backbone.body.layer1.0.conv1.weight" not in keys else found
 
 
 def _preprocessing(said: dict[str, Any], model: dict[str, Any]) -> tuple[bool, list[float], list[float]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import identify
+from upernet.dialects.backbones import family, identify
 from upernet.dialects.base import Checkpoint, Reading, require_semantic, semantic_tasks
 from upernet.dialects.keys import KeyTable, Row, conv_norm
 from upernet.model import UPerNet
@@ -82,8 +83,8 @@ def write(
         raise UserError(f"{NAME} always has level_norm with 1e-6 and align_corners false; this model has not")
     if config.logits_align_corners is not True:
         raise UserError(f"{NAME} brings logits to size with align_corners true; this model has false")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if "backbone.body.conv1.weight" not in tensors or "backbone.body.layer1.0.conv1.weight" not in tensors:
+    tensors = plain_state(model)
+    if family(tensors) != "plain":
         raise UserError(f"{NAME}: written for ResNet with the 7×7 stem; this model has {config.backbone!r}")
     said = {
         "_model_class": "UPerNet",

@@ -61,8 +61,7 @@ class UPerNet(nn.Module):
         self.decoder = Decoder(self.backbone.channels, config)
         channels = self.decoder.channels
         self.heads = nn.ModuleDict({name: task.build_head(channels[task.level]) for name, task in tasks.items()})
-        own = config.logits_align_corners
-        self.logits_align_corners = config.align_corners if own is None else own
+        self.logits_align_corners = config.corners_of_logits
         # Not saved with the weights: the configuration holds them.
         self.register_buffer("mean", torch.tensor(config.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).reshape(3, 1, 1), persistent=False)
