@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-import upernet
 from upernet.checkpoint import load_model
 from upernet.cli import main, read_options
 from upernet.config import UserError, WorkError, from_class_path, to_plain
@@ -29,9 +28,6 @@ from upernet.data.frequencies import FILE, Frequencies, count_classes, weigh_cla
 from upernet.data.labels import IGNORE, ClassSets
 from upernet.data.mixture import bind_sources
 from upernet.data.source import Source
-from upernet.dialects import mmseg
-from upernet.dialects.archive import read_checkpoint
-from upernet.inference import resize
 from upernet.tasks import OHEM, CrossEntropy, Dice, Focal, Loss, Lovasz, Scene, Semantic, Task, Texture
 from upernet.tasks.dense import DenseTask
 
@@ -564,36 +560,3 @@ def test_counts_of_other_classes_are_not_taken(tmp_path: Path) -> None:
     own.losses = [CrossEntropy(class_weights="inverse_frequency")]
     with pytest.raises(WorkError, match="damaged; delete it"):
         weigh_classes({"t": own}, bound, tmp_path)
-
-
-# --- the published toolbox ------------------------------------------------------------------------------------------
-
-
-def test_loss_and_gradients_of_the_toolbox(fixtures_dir: Path) -> None:
-    """One training step of MMSegmentation 1.2.2 on both heads: every loss and every gradient's norm."""
-    theirs = read_checkpoint(fixtures_dir / "mmseg_tiny" / "reference.pth")["train"]
-    network = upernet.load(fixtures_dir / "mmseg_tiny" / "checkpoint.pth", device="cpu").model.train()
-    for module in network.modules():
-        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d)):
-            module.p = 0.0
-    target = theirs["label"].long()
-    target[target == 255] = IGNORE
-    # Rounding the normalised input on its way there and back would move some gradients by a few thousandths.
-    network.mean.zero_()
-    network.std.fill_(1)
-    logits = network(theirs["input"], ["semantic", "auxiliary"])
-    total = torch.zeros(())
-    for name, key in (("semantic", "decode"), ("auxiliary", "aux")):
-        own = network.tasks[name]
-        assert isinstance(own, Semantic)
-        own.losses = [CrossEntropy(average="all")]
-        z = resize(logits[name], (target.shape[1], target.shape[2]), network.logits_align_corners)
-        loss = own.weight * own.loss(z, target, own_labels(own))
-        assert loss.item() == pytest.approx(theirs["losses"][f"{key}.loss_ce"], rel=1e-3)
-        total = total + loss
-    total.backward()
-    table = mmseg._TABLES["deep"]
-    ours = table.to_theirs({k: p.grad.norm() for k, p in network.named_parameters() if p.grad is not None}, "here")
-    assert ours.keys() == theirs["grad_norm"].keys()
-    for key, norm in theirs["grad_norm"].items():
-        assert ours[key].item() == pytest.approx(norm, rel=1e-3, abs=1e-6), key
