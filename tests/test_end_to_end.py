@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -252,6 +253,29 @@ def test_two_processes_train_to_the_weights_of_one_with_twice_the_batch(fake_roo
     assert steps_of(tmp_path / "two", "lr") == [1, 2, 3, 4]
     one, two = (yaml.safe_load((tmp_path / n / "model" / "config.yaml").read_text())["info"] for n in ("one", "two"))
     assert two["validation"] == one["validation"]
+
+
+def test_srun_starts_several_too(fake_root: Path, tmp_path: Path) -> None:
+    """With the variables that it sets; the port of the processes follows from the number of the job."""
+    config = write(tmp_path / "recipe.yaml", recipe(fake_root, tmp_path / "out"))
+    words = [sys.executable, "-m", "upernet", "train", "--config", config, "--run.steps", "1"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {name: "2" for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE")}
+    told |= {"SLURM_JOB_NAME": "upernet", "SLURM_NODELIST": "localhost", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    ranks = [
+        subprocess.Popen(
+            words,
+            env=os.environ | told | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_PORT": str(port)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=240)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], said
+    assert [text.count("done: ") for text in said] == [1, 0]
 
 
 def test_an_image_that_one_process_cannot_read_stops_both(fake_root: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +131,38 @@ def test_maps_for_the_server_of_cityscapes(place: Path, tmp_path: Path) -> None:
 # --- several processes ----------------------------------------------------------------------------------------------
 
 
-def _rank(rank: int, port: int, arguments: list[str]) -> None:
+def by_torchrun(rank: int, port: int) -> dict[str, str]:
+    """What torchrun tells the first or second of two processes."""
+    known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    return {name: str(value) for name, value in known.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def by_srun(rank: int, port: int) -> dict[str, str]:
+    """What srun does; the port follows from the number of the job."""
+    counts = dict.fromkeys(("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"), "2")
+    numbers = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0, "SLURM_NNODES": 1}
+    job = {"SLURM_JOB_ID": str(port), "SLURM_JOB_NAME": "upernet", "SLURM_NODELIST": "localhost"}
+    return counts | {name: str(value) for name, value in numbers.items()} | job
+
+
+Starter = Callable[[int, int], dict[str, str]]
+
+
+def _rank(rank: int, port: int, start: Starter, arguments: list[str]) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= start(rank, port)
     os._exit(main(arguments))
 
 
-def in_two_processes(arguments: list[str]) -> list[int | None]:
-    """Exit codes of the command run by two processes, as torchrun would start them."""
+def in_two_processes(arguments: list[str], start: Starter = by_torchrun) -> list[int | None]:
+    """Exit codes of the command run by two processes, as torchrun or srun would start them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        ranks = [context.Process(target=_rank, args=(rank, port, arguments)) for rank in range(2)]
+        ranks = [context.Process(target=_rank, args=(rank, port, start, arguments)) for rank in range(2)]
         for process in ranks:
             process.start()
     for process in ranks:
@@ -155,12 +173,26 @@ def in_two_processes(arguments: list[str]) -> list[int | None]:
     return [process.exitcode for process in ranks]
 
 
-def test_two_processes_report_what_one_does(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [by_torchrun, by_srun])
+def test_two_processes_report_what_one_does(start: Starter, place: Path, tmp_path: Path) -> None:
     one = report(place, tmp_path / "one.json")
-    assert in_two_processes(words(place, "--out", tmp_path / "two.json")) == [0, 0]
+    assert in_two_processes(words(place, "--out", tmp_path / "two.json"), start) == [0, 0]
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["results"] == one["results"]
     assert two["results"][0]["images"] > 2
+
+
+def test_srun_must_say_how_many_processes_belong_on_a_machine(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in by_srun(0, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    assert main(words(place)) == 2
+    assert capsys.readouterr().err == (
+        "upernet: srun: 2 processes, but not how many on each machine; "
+        "give --ntasks-per-node, for example --ntasks-per-node 4\n"
+    )
 
 
 def test_an_image_that_fails_in_one_process_stops_both(

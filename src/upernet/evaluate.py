@@ -37,7 +37,7 @@ def evaluate(
 ) -> int:
     """Measure a model on the validation split of each source, in the source's own label space.
 
-    Started by torchrun, its processes share the images and report together.
+    Started by torchrun or srun, its processes share the images and report together.
 
     Args:
         data: Sources and what their labels mean; a training YAML will do, its other blocks are not read.
@@ -67,8 +67,9 @@ def evaluate(
 
     from upernet.checkpoint import load_model
     from upernet.data.mixture import bind_sources
-    from upernet.engine.evaluator import evaluate_source, own_device, processes
+    from upernet.engine.evaluator import evaluate_source
     from upernet.engine.logs import per_class_table, results_table, size_rule
+    from upernet.engine.processes import join
     from upernet.engine.submission import writer
 
     if not isinstance(model, str):
@@ -92,7 +93,7 @@ def evaluate(
     if not chosen:
         raise UserError("data.sources: nothing to evaluate; give a --config with sources")
     results = []
-    with processes() as (rank, world):
+    with join(device) as (rank, world, where):
         network, tasks, inference = load_model(model, trust)
         options = {"short_side": short_side, "window": window, "stride": stride}
         changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -103,7 +104,7 @@ def evaluate(
             changes["flip"] = tta
             changes["scale_of"] = "image" if protocol == "recent" else "box"
         inference = replace(inference, **changes)
-        network = network.to(own_device(device, world))
+        network = network.to(where)
         bound = bind_sources(replace(data, sources=chosen), tasks)
         screen, status = Console(), Console(stderr=True)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,7 +18,6 @@ from upernet.data.sample import Sample
 from upernet.engine.metrics import TaskMetric
 from upernet.inference import Views, order_tasks
 from upernet.model import UPerNet
-from upernet.parser import find_device
 from upernet.tasks.base import Task
 
 
@@ -171,40 +168,6 @@ def _measured(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Su
     return {
         name: supervision for name, supervision in found.items() if supervision is not None and supervision.evaluate
     }
-
-
-# --- several processes ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def processes() -> Iterator[tuple[int, int]]:
-    """Join the processes that `torchrun` started, while the block runs.
-
-    Yields:
-        Rank of this process and their number; 0 and 1 where nothing was started.
-    """
-    variables = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    if not all(name in os.environ for name in variables) or os.environ["WORLD_SIZE"] == "1":
-        yield 0, 1
-        return
-    # Ranks meet only at a source's end, however far one is behind; there a lost connection tells that one has died.
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()
-
-
-def own_device(device: str, world: int) -> torch.device:
-    """The device of this one of several processes: with GPUs, each its own.
-
-    Raises:
-        UserError: If there is no such device.
-    """
-    found = find_device(device)
-    if found.type == "cuda" and world > 1:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return found
 
 
 @contextmanager

@@ -1,40 +1,97 @@
-"""How many processes train together, as torchrun or a job scheduler started them."""
+"""How many processes work together, as torchrun or a job scheduler started them, and how they join."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
+import torch
+import torch.distributed as dist
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 
-from upernet.config import RunConfig
+from upernet.config import RunConfig, UserError
+from upernet.parser import find_device
 
 
 def build_fabric(run: RunConfig) -> Fabric:
-    """Fabric for this process, joined to its group if there are others.
+    """Fabric for this process of a training, joined to the others if there are any.
 
     One process per GPU (or, on CPUs, as many as were started), on one machine or several: `torchrun` and `srun` say how
     many in the environment. Gradients are averaged over processes after every backward pass: a step with accumulation
     may use branches in one pass that it does not use in the next, which delayed averaging would leave unequal.
+
+    Raises:
+        UserError: If srun was not told how many processes belong on a machine.
     """
-    devices, nodes = _started()
-    # A batch without targets for a task leaves its branch without gradients.
-    strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=run.device, devices=devices, num_nodes=nodes, strategy=strategy, precision=run.precision
-    )
+    environment, machines = _environment(), 1
+    if environment is None:
+        fabric = Fabric(accelerator=run.device, devices=1, precision=run.precision)
+    else:
+        if isinstance(environment, SLURMEnvironment):
+            machines = int(os.environ["SLURM_NNODES"])
+        else:
+            machines = environment.world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
+        fabric = Fabric(
+            accelerator=run.device,
+            devices=environment.world_size() // machines,
+            num_nodes=machines,
+            # A batch without targets for a task leaves its branch without gradients.
+            strategy=DDPStrategy(find_unused_parameters=True),
+            precision=run.precision,
+            plugins=environment,
+        )
     fabric.launch()
     return fabric
 
 
-def _started() -> tuple[int, int]:
-    """Processes per machine, and machines."""
+@contextmanager
+def join(device: str) -> Iterator[tuple[int, int, torch.device]]:
+    """Join the other processes of a measurement, if there are any, while the block runs.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Yields:
+        Rank of this process, their number, and this one's device: with GPUs, each its own.
+
+    Raises:
+        UserError: If there is no such device, or srun was not told how many processes belong on a machine.
+    """
+    environment, found = _environment(), find_device(device)
+    if environment is None:
+        yield 0, 1, found
+        return
+    os.environ |= {"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)}
+    rank, world = environment.global_rank(), environment.world_size()
+    # Ranks meet only at a source's end, however far one is behind; there a lost connection tells that one has died.
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(days=7))
+    if found.type == "cuda":
+        found = torch.device("cuda", environment.local_rank() % torch.cuda.device_count())
+    try:
+        yield rank, world, found
+    finally:
+        dist.destroy_process_group()
+
+
+def _environment() -> ClusterEnvironment | None:
+    """Who started several processes, and which of them this is; none for a process on its own.
+
+    Raises:
+        UserError: If srun was not told how many processes belong on a machine.
+    """
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env:  # torchrun
-        local = int(env["LOCAL_WORLD_SIZE"])
-        return local, int(env["WORLD_SIZE"]) // local
+        return TorchElasticEnvironment() if int(env["WORLD_SIZE"]) > 1 else None
     # A shell inside an allocation has these too, but was not started by srun.
     if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") != "bash":
-        nodes = int(env["SLURM_NNODES"])
-        return int(env["SLURM_NTASKS"]) // nodes, nodes
-    return 1, 1
+        if "SLURM_NTASKS_PER_NODE" not in env:
+            raise UserError(
+                f"srun: {env['SLURM_NTASKS']} processes, but not how many on each machine; "
+                "give --ntasks-per-node, for example --ntasks-per-node 4"
+            )
+        return SLURMEnvironment(auto_requeue=False)
+    return None
