@@ -300,7 +300,9 @@ def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: 
     # Ctrl-C reaches every process of a terminal: those at work finish their file, and the one in charge stops them.
     pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _ignore_interrupts)
     try:
-        for future in as_completed([pool.submit(work, job) for job in jobs]):
+        with _interrupts_wait():
+            futures = [pool.submit(work, job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
         raise WorkError(
@@ -308,6 +310,21 @@ def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: 
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Within, Ctrl-C is kept for later; processes that are started here never hear it, not even while they start."""
+    import signal
+
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_interrupts() -> None:
