@@ -262,7 +262,7 @@ def test_srun_starts_several_too(fake_root: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = {name: "2" for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE")}
+    told = dict.fromkeys(("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"), "2")
     told |= {"SLURM_JOB_NAME": "upernet", "SLURM_NODELIST": "localhost", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
     ranks = [
         subprocess.Popen(

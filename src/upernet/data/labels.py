@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +47,7 @@ class Labels:
 
             spec = vocabulary(spec)
         names = tuple(str(name) for name in spec)
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
             raise UserError(f"class {repeated[0]!r} is named twice; names must differ")
         if not names:
@@ -129,7 +130,7 @@ class ClassSets:
             UserError: If the table names a label or a class that does not exist, or leaves a label unexplained.
         """
         table = dict(table or {})
-        repeated = [label for label in labels if list(labels).count(label) > 1]
+        repeated = [label for label, count in Counter(labels).items() if count > 1]
         if repeated:
             raise UserError(f"the source has two labels {repeated[0]!r}; names must differ")
         for label in table:

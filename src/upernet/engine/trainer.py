@@ -1,14 +1,12 @@
-"""The training loop, step by step, and everything a run needs to be taken up again."""
+"""The training loop, step by step."""
 
 from __future__ import annotations
 
 import math
-import pickle
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from upernet.checkpoint import save_model
-from upernet.config import InferenceConfig, OptimConfig, RunConfig, UserError, WorkError, to_plain
+from upernet.config import InferenceConfig, OptimConfig, RunConfig, UserError, WorkError
 from upernet.data.config import DataConfig
 from upernet.data.mixture import LabelledSource, SourceMixture
 from upernet.data.sample import Batch
@@ -29,7 +27,7 @@ from upernet.engine.logs import RunLog, results_table, training_progress
 from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
 from upernet.engine.processes import build_fabric
-from upernet.files import write_whole
+from upernet.engine.state import flat_settings, read_state, write_state
 from upernet.inference import resize
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
@@ -62,7 +60,7 @@ class Trainer:
             inference,
         )
         self.data = data
-        self.settings = _settings(optim, run, data, tasks, model)
+        self.settings = flat_settings(model=model.config, tasks=dict(tasks), data=data, optim=optim, run=run)
         self.folder = Path(run.out)
         self.step = self.validated = 0
         self.fabric = build_fabric(run)
@@ -308,10 +306,6 @@ class Trainer:
         info = {"step": self.step, "seed": self.run.seed, "validation": measured}
         save_model(self.folder / "model", self._evaluated(), self.tasks, self.inference, info=info, half=self.run.half)
 
-    @property
-    def _state_file(self) -> Path:
-        return self.folder / "state.pt"
-
     def _save(self) -> None:
         if not self.main:
             return
@@ -324,7 +318,7 @@ class Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
         }
-        write_whole(self._state_file, partial(torch.save, state))
+        write_state(self.folder, state)
 
     def resume(self) -> None:
         """Take up the run folder's last checkpoint, if there is one and `run.resume` does not forbid it.
@@ -333,50 +327,16 @@ class Trainer:
             UserError: If the run was made with other settings, of which only its length and bookkeeping may change.
             WorkError: If the file is damaged.
         """
-        if not (self.run.resume and self._state_file.is_file()):
+        state = read_state(self.folder, self.settings, self.run.steps, self.fabric.device) if self.run.resume else None
+        if state is None:
             return
-        try:
-            state = torch.load(self._state_file, map_location=self.fabric.device, weights_only=True)
-            settings, step = state["settings"], int(state["step"])
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise WorkError(
-                f"{self._state_file}: damaged; delete it to start afresh, or choose another run.out"
-            ) from error
-        for key in settings.keys() | self.settings.keys():
-            old, new = settings.get(key), self.settings.get(key)
-            if old != new:
-                raise UserError(f"{self.folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out")
-        if step > self.run.steps:
-            raise UserError(
-                f"run.steps: {self.run.steps}, but {self.folder} holds a run at step {step}; give at least {step}"
-            )
         self.plain_model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        self.step, self.validated = step, int(state["validated"])
+        self.step, self.validated = int(state["step"]), int(state["validated"])
         self.console.print(f"resuming {self.folder} at step {self.step}")
-
-
-def _settings(
-    optim: OptimConfig, run: RunConfig, data: DataConfig, tasks: Mapping[str, Task], model: UPerNet
-) -> dict[str, str]:
-    """What a resumed run must share with the run before, as flat text: `optim.lr` → `0.01`."""
-    free = {"out", "steps", "device", "val_every", "save_every", "log_every", "half", "resume"}
-    blocks = {"model": model.config, "tasks": dict(tasks), "data": data, "optim": optim, "run": run}
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}", inner)
-        else:
-            flat[prefix] = str(value)
-
-    for name, block in blocks.items():
-        walk(name, to_plain(block))
-    return {k: v for k, v in flat.items() if not (k.startswith("run.") and k[4:] in free) and k != "data.workers"}
 
 
 def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

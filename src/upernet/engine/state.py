@@ -1,0 +1,68 @@
+"""What a run needs to be taken up again: one file in its folder, and the settings that must not change."""
+
+from __future__ import annotations
+
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upernet.config import UserError, WorkError, to_plain
+from upernet.files import write_whole
+
+FILE = "state.pt"
+FREE = {"out", "steps", "device", "val_every", "save_every", "log_every", "half", "resume"}
+"""What may change in the block `run`: length and bookkeeping."""
+
+
+def flat_settings(**blocks: Any) -> dict[str, str]:
+    """What a resumed run must share with the run before, as flat text: `optim.lr` → `0.01`."""
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+        else:
+            flat[prefix] = str(value)
+
+    for name, block in blocks.items():
+        walk(name, to_plain(block))
+    return {k: v for k, v in flat.items() if not (k.startswith("run.") and k[4:] in FREE) and k != "data.workers"}
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write whole or not at all."""
+    write_whole(folder / FILE, partial(torch.save, state))
+
+
+def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch.device) -> dict[str, Any] | None:
+    """The state of the run in a folder; none if there is no run.
+
+    Args:
+        folder: The run's.
+        settings: Of the run that wants to go on.
+        steps: Its length.
+        device: Where tensors are put.
+
+    Raises:
+        UserError: If the run was made with other settings, or is longer already.
+        WorkError: If the file is damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+        before, step = state["settings"], int(state["step"])
+    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise WorkError(f"{file}: damaged; delete it to start afresh, or choose another run.out") from error
+    for key in before.keys() | settings.keys():
+        old, new = before.get(key), settings.get(key)
+        if old != new:
+            raise UserError(f"{folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out")
+    if step > steps:
+        raise UserError(f"run.steps: {steps}, but {folder} holds a run at step {step}; give at least {step}")
+    return state
