@@ -5,8 +5,9 @@
 The pipelines of the published recipes: scale, crop with `cat_max_ratio`, flip, photometric distortion, normalisation,
 padding. "Reference" is the same steps as its users run them, with OpenCV and NumPy (the whole image is resized, then
 cropped; colour in float arrays); it is left out where `cv2` is not installed. Both see the same made-up images of the
-data sets' sizes, in turns, and draw from the same ranges. Decoding is timed apart, as both do it alike. CPU time of
-one thread, medians over rounds; CPU time is steadier than wall time where others work on the same machine.
+data sets' sizes, in turns, and draw from the same ranges. Decoding is timed apart, as both do it alike. The reference
+does all of it in its workers; this package normalises where the network runs, so that its workers' share is told too.
+CPU time of one thread, medians over rounds; CPU time is steadier than wall time where others work on the same machine.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from upernet.data.labels import IGNORE
 from upernet.data.sample import Batch, Sample
 from upernet.data.transforms import Augment
 
+WHOLE, WORKERS = "this package", "this package, workers' share"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -49,7 +51,7 @@ RECIPES = {
 
 
 def scenery(recipe: Recipe, count: int) -> tuple[list[bytes], list[np.ndarray], list[np.ndarray]]:
-    """Encoded images, the same decoded (H, W, 3) uint8, and label maps (H, W) int64: smooth shapes with grain."""
+    """Encoded images, the same decoded (H, W, 3) uint8, and label maps (H, W) int32: smooth shapes with grain."""
     rng = np.random.default_rng(0)
     height, width = recipe.size
     files, images, maps = [], [], []
@@ -63,7 +65,7 @@ def scenery(recipe: Recipe, count: int) -> tuple[list[bytes], list[np.ndarray], 
         images.append(decode(files[-1]))
         labels = rng.integers(IGNORE, recipe.classes, (height // 64 + 1, width // 64 + 1))
         labels[labels > recipe.classes // 2] = 0  # one label has half of the image, as roads and walls do
-        maps.append(labels.repeat(64, 0).repeat(64, 1)[:height, :width].copy())
+        maps.append(labels.repeat(64, 0).repeat(64, 1)[:height, :width].astype(np.int32))
     return files, images, maps
 
 
@@ -71,8 +73,8 @@ def decode(file: bytes) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(file)).convert("RGB"))
 
 
-def ours(recipe: Recipe) -> Callable[[np.ndarray, np.ndarray], object]:
-    """As the data loader and the network do it: from arrays to a normalised batch of one."""
+def ours(recipe: Recipe, normalise: bool) -> Callable[[np.ndarray, np.ndarray], object]:
+    """As the data loader does it: from arrays to a batch of one; and as the network goes on, to a normalised one."""
     augment = Augment(
         AugmentConfig(crop=recipe.crop, box=recipe.box, cat_max_ratio=0.75, photometric=True, pad_colour=MEAN)
     )
@@ -82,7 +84,7 @@ def ours(recipe: Recipe) -> Callable[[np.ndarray, np.ndarray], object]:
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         view, maps, padding = augment(pixels, {"labels": torch.from_numpy(labels)})
         batch = Batch.of([Sample(view, maps, "source", "image", padding)])
-        return batch.image.sub_(mean).div_(std), batch.targets
+        return batch.image.sub_(mean).div_(std) if normalise else batch.pixels, batch.targets
 
     return run
 
@@ -167,19 +169,19 @@ def main() -> None:
     for name in args.data:
         recipe = RECIPES[name]
         files, images, maps = scenery(recipe, args.images)
-        signed = {"this package": maps}
-        pipelines = {"this package": ours(recipe)}
+        pipelines = {kind: ours(recipe, kind == WHOLE) for kind in (WHOLE, WORKERS)}
+        signed = dict.fromkeys(pipelines, maps)
         if cv2 is not None:
             pipelines["reference"] = reference(recipe, cv2)
             signed["reference"] = [np.where(m == IGNORE, 255, m).astype(np.uint8) for m in maps]
-        torch.manual_seed(0)
         # A round is every image once: views differ in cost, and a median over rounds is one over like things.
         times: dict[str, list[float]] = {kind: [] for kind in ("decoding", *pipelines)}
-        for _ in range(args.rounds + 1):
+        for turn in range(args.rounds + 1):
             times["decoding"].append(sum(seconds(lambda f=f: decode(f)) for f in files))
             spent = dict.fromkeys(pipelines, 0.0)
             for number, image in enumerate(images):
                 for kind, run in pipelines.items():
+                    torch.manual_seed(turn * args.images + number)  # the workers' share is that of the same views
                     spent[kind] += seconds(lambda r=run, i=image, m=signed[kind][number]: r(i, m))
             for kind, value in spent.items():
                 times[kind].append(value)
@@ -188,7 +190,8 @@ def main() -> None:
         for kind, value in median.items():
             print(f"{name} ({size}), {kind}: {1e3 * value:.2f} ms, {1 / value:.1f} images/s per core")
         if cv2 is not None:
-            print(f"{name}: reference / this package = {median['reference'] / median['this package']:.2f}")
+            for kind in (WHOLE, WORKERS):
+                print(f"{name}: reference / {kind} = {median['reference'] / median[kind]:.2f}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import upernet.data.photometric as photometric
 from upernet.data.photometric import distort, scale_and_shift, scale_saturation, shift_hue
@@ -33,6 +35,22 @@ def test_products_and_sums_are_cut_not_rounded() -> None:
     assert scale_and_shift(values, 1.0, -1.5).tolist() == [0, 0, 98, 197, 253]
     assert scale_and_shift(values, 0.75, 0.0).tolist() == [0, 0, 75, 149, 191]
     assert scale_and_shift(values, 1.5, 0.0).tolist() == [0, 1, 150, 255, 255]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(-40, 40) | st.integers(-40, 40).map(lambda n: n + 2.0**-12) | st.integers(-40, 40).map(float))
+def test_sums_are_those_in_single_precision(offset: float) -> None:
+    values = np.arange(256, dtype=np.uint8)
+    sums = (values.astype(np.float32) + np.float32(offset)).clip(0, 255).astype(np.uint8)
+    assert np.array_equal(scale_and_shift(values, 1.0, offset), sums)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(0.0, 2.0))
+def test_products_are_those_in_single_precision(factor: float) -> None:
+    values = np.arange(256, dtype=np.uint8)
+    products = (values.astype(np.float32) * np.float32(factor)).clip(0, 255).astype(np.uint8)
+    assert np.array_equal(scale_and_shift(values, factor, 0.0), products)
 
 
 def test_hue_turns_by_hand() -> None:

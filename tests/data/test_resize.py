@@ -107,6 +107,30 @@ def test_a_window_of_the_resized_image_is_its_crop(size: tuple[int, int], after:
     assert torch.equal(resize_labels(labels, after, window), resize_labels(labels, after)[rows, columns])
 
 
+@settings(deadline=None, max_examples=80)
+@given(st.tuples(SIDE, SIDE), st.tuples(SIDE, SIDE), st.integers(0, 2**31))
+def test_equals_the_sums_in_whole_numbers(size: tuple[int, int], after: tuple[int, int], seed: int) -> None:
+    """OpenCV's arithmetic written down plainly."""
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+    def taps(axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        centre = ((np.arange(after[axis]) + 0.5) * (size[axis] / after[axis]) - 0.5).astype(np.float32)
+        part = centre - np.floor(centre)
+        weights = np.rint(np.stack([1 - part, part]) * np.float32(2048)).astype(np.int64)
+        place = np.floor(centre).astype(np.int64) + np.array([[0], [1]])
+        return *place.clip(0, size[axis] - 1), weights
+
+    left, right, (one, two) = taps(1)
+    alone = left == right
+    across = image[:, left] * np.where(alone, 2048, one)[:, None] + image[:, right] * np.where(alone, 0, two)[:, None]
+    above, below, weights = taps(0)
+    upper, lower = ((across[x] >> 4) * w[:, None, None] >> 16 for x, w in zip((above, below), weights, strict=True))
+    expected = (upper + lower + 2 >> 2).astype(np.uint8)
+    view = resize_image(torch.from_numpy(image).permute(2, 0, 1), after).permute(1, 2, 0).numpy()
+    if after != size:
+        np.testing.assert_array_equal(view, expected)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.tuples(SIDE, SIDE), st.tuples(SIDE, SIDE), st.integers(0, 255))
 def test_one_colour_stays(size: tuple[int, int], after: tuple[int, int], value: int) -> None:

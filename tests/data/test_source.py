@@ -41,7 +41,7 @@ def test_an_item_is_read_as_arrays(tmp_path: Path) -> None:
     (item,) = source.items("train")
     image, values = source.read(item)
     assert (image.shape, image.dtype) == ((2, 3, 3), np.uint8)
-    assert (values["mask"].dtype, values["mask"].tolist()) == (np.int64, mask.tolist())
+    assert (values["mask"].dtype, values["mask"].tolist()) == (np.int32, mask.tolist())
     assert values["kind"] == 1
 
 

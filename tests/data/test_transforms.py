@@ -375,6 +375,29 @@ def test_what_is_varied(labels: list[int], varied: bool) -> None:
     assert is_varied(torch.tensor(labels).view(2, 2), 0.75) is varied
 
 
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0.1, 1), st.integers(0, 2**31))
+def test_whether_a_map_is_varied_is_what_its_counts_say(height: int, width: int, ratio: float, seed: int) -> None:
+    """Few labels with shares of any kind, some unlabelled."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(rng.choice([0.1, 1, 10], 5))
+    labels = rng.choice([IGNORE, 0, 1, 7, 300], (height, width), p=shares).astype(np.int32)
+    _, counts = np.unique(labels[labels != IGNORE], return_counts=True)
+    assert is_varied(torch.from_numpy(labels), ratio) is (len(counts) > 1 and bool(counts.max() / counts.sum() < ratio))
+
+
+@pytest.mark.parametrize("options", [{"box": (90, 60), "cat_max_ratio": 0.75}, {}])
+def test_narrow_maps_give_the_same_views(options: dict[str, Any]) -> None:
+    """As sources hand them out; what leaves is 64 bits wide."""
+    image, mask = coded(blocks("narrow", range(40), (60, 90), block=3))
+    for seed in range(4):
+        view, cut = augment(image, mask, seed, crop=(48, 64), **options)
+        again, narrow = augment(image, mask.int(), seed, crop=(48, 64), **options)
+        assert narrow.dtype == torch.int64
+        assert torch.equal(cut, narrow)
+        assert torch.equal(view, again)
+
+
 def test_padding_is_exactly_zero_for_the_network_and_unlabelled() -> None:
     """At the bottom and right, in a colour no byte has: 123.675, 116.28, 103.53 of 255."""
     mean = (0.485, 0.456, 0.406)

@@ -67,7 +67,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     EXIF orientation is applied. Transparent pixels show white, as on a page. 16-bit grey is divided by 257, not
     clipped. 32-bit grey and floating point run up to 65535 and 1; where the brightest value is higher, floats are taken
-    as 0..255 if they fit, and otherwise the brightest value becomes white. Negative values and NaN are black.
+    as 0..255 if they fit, and otherwise the brightest value becomes white. Negative values and NaN are black. What is
+    such a picture already is returned itself.
 
     Raises:
         UserError: If the pixels cannot be decoded or converted.
@@ -82,7 +83,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             page.alpha_composite(rgba)
             rgb = page.convert("RGB")
         else:
-            rgb = image.convert("RGB")
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
         upright = _UPRIGHT.get(_orientation(image))
         return rgb if upright is None else rgb.transpose(upright)
 
@@ -104,7 +105,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     channel (alpha is ignored). Nothing is rotated: a camera wrote no label map.
 
     Returns:
-        (H, W) int64.
+        (H, W) int32.
 
     Raises:
         UserError: If the file cannot be decoded or holds colours, or fractions, instead of ids.
@@ -132,7 +133,9 @@ def read_mask(path: str | Path) -> np.ndarray:
                 raise UserError(f"{path}: holds fractions; a label map holds whole class ids, as a grey or palette PNG")
         elif image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise UserError(f"{path}: mode {image.mode} is no label map; use a palette or grey PNG")
-        return values.astype(np.int64) // _STRETCH.get(str(stored), 1)
+        ids = values.astype(np.int32)
+        stretch = _STRETCH.get(str(stored), 1)
+        return ids if stretch == 1 else ids // stretch
 
 
 def find_images(inputs: Sequence[str | Path]) -> tuple[dict[Path, Path], list[UserError]]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from upernet.config import UserError, WorkError
@@ -70,17 +72,23 @@ class LabelledSource:
         except UserError as error:
             raise WorkError(f"source {self.name!r}: {error}") from error
         image = torch.from_numpy(array).permute(2, 0, 1)
-        values = {name: torch.as_tensor(value, dtype=torch.int64) for name, value in annotations.items()}
+        values = {name: _ids(value) for name, value in annotations.items()}
         padding = None
         if augment is not None:
             image, maps, padding = augment(image, {k: v for k, v in values.items() if v.ndim == 2})
             values |= maps
         targets = {
-            key: torch.tensor(0) if t.annotation is None else values[t.annotation]
+            key: torch.tensor(0) if t.annotation is None else values[t.annotation].long()
             for key, t in self.targets.items()
             if t.annotation is None or t.annotation in values
         }
         return Sample(image, targets, self.name, item.id, padding)
+
+
+def _ids(value: Any) -> Tensor:
+    """Label ids, int64; maps of 32 bits, as files are read, stay so until they have been cut."""
+    ids = torch.as_tensor(value)
+    return ids if ids.dtype == torch.int32 else ids.long()
 
 
 def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, LabelledSource]:

@@ -5,6 +5,8 @@ Hue, saturation and value are OpenCV's for bytes, hue in steps of 2°; so are th
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ HUE = 18
 
 _BLOCK = 1 << 16
 """Pixels worked on at a time: what they take stays in the processor's cache."""
+
+_ROUNDING = 2.0**-10
+"""More than single precision can err by where numbers lie below 512."""
 
 
 def distort(image: Tensor) -> Tensor:
@@ -49,11 +54,19 @@ def distort(image: Tensor) -> Tensor:
 def scale_and_shift(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
     """`values · factor + offset`, cut to 0 … 255 and to whole numbers; any shape, uint8."""
     given = np.ascontiguousarray(values).reshape(-1)
+    whole = math.floor(offset)
+    if factor == 1 and _ROUNDING < offset - whole < 1 - _ROUNDING and abs(whole) < 256:
+        # Nowhere does the sum, in single precision, reach the next whole number: bytes suffice.
+        result = torch.from_numpy(given).clamp(max(0, -whole), min(255, 255 - whole)).numpy()
+        result += np.uint8(whole % 256)
+        return result.reshape(values.shape)
     result = np.empty_like(given)
-    for start in range(0, len(given), 4 * _BLOCK):
-        some = slice(start, start + 4 * _BLOCK)
-        x = np.multiply(given[some], np.float32(factor), dtype=np.float32)
-        x += np.float32(offset)
+    for start in range(0, len(given), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        x = given[some].astype(np.float32)
+        x *= np.float32(factor)
+        if offset:
+            x += np.float32(offset)
         result[some] = np.clip(x, 0, 255, out=x)
     return result.reshape(values.shape)
 
@@ -93,29 +106,28 @@ def _through_hsv(image: np.ndarray, steps: int, saturations: np.ndarray) -> np.n
         index *= 1536
         index += position
         index += 255
-        hue = _HUES.take(index)
+        hue = _look_up(_HUES, index)
         # Bytes: below 0 lies 255.
         hue += np.uint8(steps % 256)
         hue += np.uint8(180 if steps < 0 else 256 - 180) & -(hue >= 180).view(np.uint8)
 
-        place = value.astype(np.uint16)
-        place <<= 8
-        place |= spread
-        _to_rgb(hue, saturations.take(place), value, result[:, some])
+        np.copyto(index, value)
+        index <<= 8
+        index += spread
+        _to_rgb(hue, _look_up(saturations, index), value, result[:, some])
     return result.reshape(image.shape)
 
 
 def _to_rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray, result: np.ndarray) -> None:
     """Colours (3, N) uint8 of hue 0 … 179, saturation and value, (N,) uint8 each."""
-    pale = saturation * np.float32(1 / 255)
+    index = hue.astype(np.int32)
+    index <<= 8
+    index += saturation
     bright = value * np.float32(1 / 255)
-    # One rounding for product and difference, as OpenCV's vector units do it.
-    part = _PARTS.take(hue)
-    part *= pale
-    np.subtract(1, part, out=part)
-    middle = part.astype(np.float32)
+    middle = _look_up(_MIDDLES, index)
     middle *= bright
     middle *= 255
+    pale = saturation * np.float32(1 / 255)
     np.subtract(1, pale, out=pale)
     pale *= bright
     pale *= 255
@@ -131,10 +143,17 @@ def _to_rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray, result: 
     _put(blue, low, hue < 60)
 
 
+def _look_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Entries (N,) of a table at (N,) int32; NumPy would first copy the index to 64 bits."""
+    found: np.ndarray = torch.from_numpy(table).index_select(0, torch.from_numpy(index)).numpy()
+    return found
+
+
 def _put(target: np.ndarray, source: np.ndarray, where: np.ndarray) -> None:
     """`numpy.copyto(target, source, where=where)` of whole numbers, in a tenth of the time."""
-    mask = where.view(np.int8).astype(target.dtype, copy=False)
-    target ^= (target ^ source) & -mask
+    change = target ^ source
+    change &= -where.view(np.uint8).astype(target.dtype, copy=False)
+    target ^= change
 
 
 def _coin() -> bool:
@@ -146,7 +165,8 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Saturation at 256 · value + spread; hue at 1536 · spread + 255 + position; a hue's part of the middle channel.
+    """Saturation at 256 · value + spread, uint8; hue at 1536 · spread + 255 + position, uint8; and at 256 · hue +
+    saturation, float32, what the middle channel is of the highest.
 
     The position runs from -spread to 5 · spread, once around the hues. Quotients have 12 bits after the point.
     """
@@ -160,7 +180,10 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sector = np.floor(turn)
     part = turn - sector
     parts = np.where(sector % 2 == 0, 1 - part, part)
-    return saturations.astype(np.uint8).ravel(), hues.astype(np.uint8).ravel(), parts.astype(np.float64)
+    # One rounding for product and difference, as OpenCV's vector units do it.
+    pale = (number.astype(np.float32) * np.float32(1 / 255)).astype(np.float64)
+    middles = 1 - parts.astype(np.float64)[:, None] * pale
+    return saturations.astype(np.uint8).ravel(), hues.astype(np.uint8).ravel(), middles.astype(np.float32).ravel()
 
 
-_SATURATIONS, _HUES, _PARTS = _tables()
+_SATURATIONS, _HUES, _MIDDLES = _tables()

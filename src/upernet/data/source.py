@@ -106,7 +106,7 @@ class Source(Configurable, ABC):
         """
 
     def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read an image (H, W, 3) uint8 RGB and its annotations: maps (H, W) int64, `IGNORE` where unlabelled, or ids.
+        """Read an image (H, W, 3) uint8 RGB and its annotations: maps (H, W) int32, `IGNORE` where unlabelled, or ids.
 
         Raises:
             UserError: If a file cannot be read, a mask has another size than its image or holds an unknown value.
@@ -130,7 +130,7 @@ class Source(Configurable, ABC):
         return image, values
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """A mask file as own label ids (H, W) int64."""
+        """A mask file as own label ids (H, W) int32."""
         return read_mask(path)
 
     def find(self, place: str, *endings: str) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -47,7 +48,7 @@ class Augment:
 
         Args:
             image: (3, H, W) uint8.
-            maps: (H, W) int64 each.
+            maps: (H, W) of a signed type each.
 
         Returns:
             Image (3, h, w) uint8 and maps (h, w) int64, h and w as configured; pixels from beyond the border are grey
@@ -83,7 +84,7 @@ class Augment:
         # tensors, since v2 would use the older "nearest" for masks, which lies half a pixel beside the image.
         view = F.pad(self.colour(geometry(image, InterpolationMode.BILINEAR)), border, fill=PAD_GREY)
         cut = {
-            name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), border, fill=IGNORE)[0]
+            name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), border, fill=IGNORE)[0].long()
             for name, value in maps.items()
         }
         return view, cut
@@ -99,36 +100,50 @@ class Augment:
             grow = max(1.0, config.crop[0] / size[0], config.crop[1] / size[1])
             size = math.ceil(size[0] * grow), math.ceil(size[1] * grow)
         height, width = min(config.crop[0], size[0]), min(config.crop[1], size[1])
+        names = iter(maps)
+        first = next(names, None)
+        cut: dict[str, Tensor] = {}
         for draw in range(REDRAWS + 1):
             top = int(torch.randint(size[0] - height + 1, ()).item())
             left = int(torch.randint(size[1] - width + 1, ()).item())
             window = top, left, height, width
-            cut = {name: resize_labels(value, size, window) for name, value in maps.items()}
-            if config.cat_max_ratio == 1 or not cut or draw == REDRAWS:
+            if first is None:
                 break
-            if is_varied(next(iter(cut.values())), config.cat_max_ratio):
+            cut[first] = resize_labels(maps[first], size, window)
+            if config.cat_max_ratio == 1 or draw == REDRAWS or is_varied(cut[first], config.cat_max_ratio):
                 break
+        cut |= {name: resize_labels(maps[name], size, window) for name in names}
         view = resize_image(image, size, window)
-        if _uniform(0, 1) < config.flip:
-            view, cut = view.flip(-1), {name: value.flip(-1) for name, value in cut.items()}
-        view = self.colour(view)
+        flip = _uniform(0, 1) < config.flip
+        view = self.colour(view.flip(-1) if flip else view)
+        targets = {}
+        for name, value in cut.items():
+            targets[name] = value.new_full(config.crop, IGNORE, dtype=torch.int64)
+            targets[name][:height, :width] = value.flip(-1) if flip else value
         if (height, width) == tuple(config.crop):
-            return view, cut, None
-        beside = [0, config.crop[1] - width, 0, config.crop[0] - height]
-        cut = {name: pad(value, beside, value=IGNORE) for name, value in cut.items()}
-        view = pad(view, beside, value=PAD_GREY)
-        return view, cut, None if config.pad_colour is None else Padding(height, width, config.pad_colour)
+            return view, targets, None
+        view = pad(view, [0, config.crop[1] - width, 0, config.crop[0] - height], value=PAD_GREY)
+        return view, targets, None if config.pad_colour is None else Padding(height, width, config.pad_colour)
 
 
 def is_varied(labels: Tensor, ratio: float) -> bool:
     """Whether a map shows more than one label, and the largest covers less than a share of the labelled pixels.
 
     Args:
-        labels: (H, W) int64, `IGNORE` where unlabelled.
-        ratio: The share.
+        labels: (H, W) of a signed type, `IGNORE` where unlabelled.
+        ratio: The share, at most 1.
     """
-    counts = torch.bincount((labels - IGNORE).flatten())[1:]
-    return int((counts > 0).sum()) > 1 and int(counts.max()) / int(counts.sum()) < ratio
+    values = labels.numpy()
+    few = values[::16, ::16]
+    few = few[few != IGNORE]
+    if few.size:
+        # Mostly, to count the commonest of a few pixels' labels is enough, and much quicker than to count all labels.
+        largest = np.count_nonzero(values == np.bincount(few).argmax())
+        labelled = np.count_nonzero(values != IGNORE)
+        if largest / labelled >= ratio or (labelled - largest) / labelled < ratio:
+            return bool(largest / labelled < ratio)
+    counts = np.bincount(values[values != IGNORE])
+    return int(np.count_nonzero(counts)) > 1 and bool(counts.max() / counts.sum() < ratio)
 
 
 def _uniform(low: float, high: float) -> float:
