@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,59 @@ def test_a_damaged_configuration_is_told(folder: Path, text: bytes, message: str
     assert told(folder).startswith(f"{folder / CONFIG}: {message}")
 
 
+@pytest.mark.parametrize("text", ["a: !!bool b", "a: 2020-99-99", "a: !!timestamp b", "[" * 5000, "a: !!int b"])
+def test_values_that_are_none_are_told(folder: Path, text: str) -> None:
+    (folder / CONFIG).write_text(text)
+    assert told(folder).startswith(f"{folder / CONFIG}: no YAML (")
+
+
+def test_a_list_of_lists_of_lists_is_told(folder: Path) -> None:
+    """A dozen lines that mean a billion values, were each alias written out."""
+    lines = ["a0: &a0 [" + "x," * 9 + "x]"] + [
+        f"a{i}: &a{i} [" + f"*a{i - 1}," * 9 + f"*a{i - 1}]" for i in range(1, 9)
+    ]
+    (folder / CONFIG).write_text("\n".join([*lines, "model: {}", "tasks: {scene: *a8}"]))
+    assert told(folder) == (
+        f"{folder / CONFIG}: holds more than 1000000 values, counting shared ones anew; it may be hostile"
+    )
+
+
+def test_a_network_of_modules_without_end_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MODULES", 400)
+    load_model(folder)
+    path = edit(folder, lambda c: c["model"].update(backbone="resnet18", backbone_args={"layers": [10**9, 1, 1, 1]}))
+    assert told(folder) == f"{path}: asks for a network of more than 400 modules; it may be hostile"
+
+
+def test_tables_that_no_file_pays_for_are_told(folder: Path) -> None:
+    """Positions in windows of 128 are compared pair by pair: gigabytes from a table of 65,025 rows."""
+    shape = {"depths": [1, 1, 1, 1], "embed_dim": 8, "num_heads": [1, 1, 1, 1], "window_size": 128}
+    path = edit(
+        folder,
+        lambda c: c["model"].update(backbone="swin_tiny_patch4_window7_224", backbone_args={**shape, "img_size": 4096}),
+    )
+    assert told(folder).startswith(f"{path}: implies tables of ")
+
+
+def test_an_index_that_leads_elsewhere_is_told(tmp_path: Path) -> None:
+    index = tmp_path / "model" / "pytorch_model.bin.index.json"
+    index.parent.mkdir()
+    (tmp_path / "model-1-of-2.bin").write_bytes(b"outside")
+    for name in ("../model-1-of-2.bin", "..", str(tmp_path / "model-1-of-2.bin")):
+        index.write_text(json.dumps({"weight_map": {"x": name}}))
+        assert told(index.parent) == f"{index}: names no weight files beside it but {name!r}; valid: 'model-1-of-2.bin'"
+    index.write_text(json.dumps({"weight_map": {"x": "model-1-of-2.bin"}}))
+    assert told(index.parent) == (
+        f"{index}: names the weight file 'model-1-of-2.bin', which is not beside it; download it too"
+    )
+
+
+def test_weights_that_claim_what_no_network_has_are_told(folder: Path) -> None:
+    header = b'{"x":{"dtype":"F32","shape":[0,1099511627776],"data_offsets":[0,0]}}'
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    assert told(folder).startswith(f"{folder / WEIGHTS}: tensor 'x' claims a side of 1099511627776")
+
+
 def test_an_unknown_task_class_is_told(folder: Path) -> None:
     path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="their_project.Scene"))
     assert (
@@ -244,7 +298,7 @@ def test_a_list_inside_itself_is_survived(folder: Path) -> None:
     endless.append(endless)
     path = edit(folder, lambda c: c["tasks"]["object"]["init_args"].update(labels=endless))
     assert "&id001" in path.read_text()
-    assert told(folder).startswith("unknown class 'car'")
+    assert told(folder).startswith(f"{path}: unknown class 'car'")
 
 
 def test_a_class_that_is_no_task_is_told(folder: Path) -> None:

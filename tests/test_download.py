@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,17 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, Any, ClassVar
 
 import pytest
 
 import upernet.download
 from upernet.config import UserError, WorkError
-from upernet.download import cached_path, fetch, fetch_hub, fetch_model, published_hash
+from upernet.download import cached_path, fetch, fetch_hub, fetch_model, file_hash, published_hash
 
 BODY = bytes(range(256)) * 4000  # about a megabyte
 OTHER = BODY[::-1]
 NAME = f"model-{hashlib.sha256(BODY).hexdigest()[:8]}.pth"
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing when a client has hung up, which some of these tests do on purpose."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -32,6 +41,8 @@ class Site:
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     validators: bool = True
+    length: str | None = None
+    """What it says of each answer's length, where that is not true."""
     status: int = 200
     location: str | None = None
     cuts: list[int] = field(default_factory=list)
@@ -77,14 +88,14 @@ def site() -> Iterator[Site]:
                 self.send_response(200)
             if site.validators:
                 self.send_header("ETag", etag)
-            self.send_header("Content-Length", str(len(body) - begin))
+            self.send_header("Content-Length", site.length or str(len(body) - begin))
             self.end_headers()
             if site.gate:
                 site.gate.wait(5)
             count = site.cuts.pop(0) if site.cuts else len(body)
             self.wfile.write(body[begin : begin + count])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     site.address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -236,6 +247,31 @@ def test_a_hash_may_be_given(site: Site) -> None:
     assert content(fetch(address, sha256=hashlib.sha256(BODY).hexdigest().upper())) == "BODY"
     with pytest.raises(UserError, match="sha256 'xyz' is no hash; for example aa54cb54"):
         fetch(address, sha256="xyz")
+
+
+def test_a_file_is_hashed_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+
+    def digest(file: IO[bytes], name: str) -> Any:
+        hashed.append(os.fstat(file.fileno()).st_ino)
+        return hashlib.new(name, file.read())
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    path = fetch(f"{site.address}/mm/{NAME}")
+    assert file_hash(path) == hashlib.sha256(BODY).hexdigest()  # as opening it asks
+    assert fetch(f"{site.address}/mm/{NAME}") == path
+    assert len(hashed) == 1
+    path.write_bytes(BODY[:-1])
+    assert file_hash(path) == hashlib.sha256(BODY[:-1]).hexdigest()
+    path.write_bytes(OTHER)
+    os.utime(path, ns=(0, 0))
+    assert file_hash(path) == hashlib.sha256(OTHER).hexdigest()
+    assert content(fetch(f"{site.address}/mm/{NAME}")) == "BODY"
+
+
+def test_a_length_without_end_is_none(site: Site) -> None:
+    site.length = "9" * 5000
+    assert content(fetch(f"{site.address}/mm/{NAME}")) == "BODY"
 
 
 # --- broken connections ---------------------------------------------------------------------------------------------
@@ -426,7 +462,7 @@ class Hub(BaseHTTPRequestHandler):
             tree = [{"type": "file", "path": k, "size": len(v), "oid": "0" * 40} for k, v in self.files.items()]
             content = json.dumps(tree).encode()
         elif path.startswith(f"/o/n/resolve/{COMMIT}/"):
-            content = self.files.get(path.rpartition("/")[2])
+            content = self.files.get(path.removeprefix(f"/o/n/resolve/{COMMIT}/"))
             headers["ETag"] = f'"{hashlib.sha256(content or b"").hexdigest()}"'
         self.send_response(200 if content is not None else 404)
         if content is None:
@@ -449,7 +485,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "token").write_text("hf_secret")
     Hub.files = {"config.json": b"{}", "model.safetensors": b"tensors", "pytorch_model.bin": b"pickle", "x.md": b"x"}
     Hub.asked.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server = Server(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -474,6 +510,24 @@ def test_pickled_weights_only_where_there_are_no_others(hub: str, monkeypatch: p
     monkeypatch.setenv("UPERNET_MIRROR", hub)
     folder = fetch_hub("o/n")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "pytorch_model.bin"]
+
+
+def test_pickled_shards_are_fetched_with_their_index(hub: str) -> None:
+    shards = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
+    index = {"weight_map": {"a": shards[0], "b": shards[1]}}
+    Hub.files = {"config.json": b"{}", "pytorch_model.bin.index.json": json.dumps(index).encode()}
+    Hub.files |= dict.fromkeys(shards, b"pickle") | {"optimizer.bin": b"x", "old/model.safetensors": b"x"}
+    folder = fetch_hub("o/n", mirror=hub)
+    found = {p.name for p in folder.iterdir() if p.is_file()}
+    assert found == {"config.json", "pytorch_model.bin.index.json", *shards}
+    assert [(folder / shard).read_bytes() for shard in shards] == [b"pickle"] * 2
+
+
+@pytest.mark.parametrize("revision", ["..", "../../x", "a/../b", "/x", "a//b", "a\\b", "a b", "a\nb", ".x", "x."])
+def test_a_revision_is_no_path(revision: str) -> None:
+    with pytest.raises(UserError, match=r"is no revision; for example hf://o/n@main") as error:
+        fetch_model(f"hf://o/n@{revision}")
+    one_line(error)
 
 
 def test_no_such_repository_is_told(hub: str) -> None:

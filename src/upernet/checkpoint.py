@@ -5,15 +5,18 @@ What other software wrote is opened too, by way of `upernet.dialects`.
 
 from __future__ import annotations
 
+import reprlib
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError, from_class_path, from_plain, to_plain
 from upernet.files import write_whole
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 SHIPPED = Path(__file__).parent / "shipped"
+MODULES = 20_000
+"""Most modules of a network; the largest backbones have some 2,000."""
+VALUES = 1_000_000
+"""Most values in a `config.yaml`."""
+DERIVED_BYTES = 2**28
+"""Most bytes of what a network computes and does not store, such as a Swin's indices and masks of windows."""
 
 
 def shipped_models() -> list[str]:
@@ -33,10 +42,34 @@ def shipped_models() -> list[str]:
 
 
 def build_model(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
-    """A network with fresh weights, its tasks introduced to one another."""
+    """A network with fresh weights, its tasks introduced to one another.
+
+    Raises:
+        UserError: If there is no such network.
+        WorkError: If it would have more modules than any.
+    """
     for task in tasks.values():
         task.bind(tasks)
-    return UPerNet(config, tasks)
+    with _few_modules():
+        return UPerNet(config, tasks)
+
+
+@contextmanager
+def _few_modules() -> Iterator[None]:
+    """Stop at the first module too many: a few bytes can ask for millions, which take memory without any weights."""
+    thread, count = threading.get_ident(), 0
+
+    def one_more(*_: Any) -> None:
+        nonlocal count
+        count += threading.get_ident() == thread  # the hook hears of every module of the process
+        if count > MODULES:
+            raise WorkError(f"asks for a network of more than {MODULES} modules; it may be hostile")
+
+    hook = register_module_module_registration_hook(one_more)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def save_model(
@@ -111,8 +144,10 @@ def load_model(
     """
     paths = find_model(model, mirror)
     if len(paths) == 1 and is_native(paths[0]):
+        from upernet.dialects.archive import read_safetensors
+
         config, tasks, inference = read_model_config(paths[0], trust)
-        where, state = str(paths[0] / WEIGHTS), _read_weights(paths[0] / WEIGHTS)
+        where, state = str(paths[0] / WEIGHTS), read_safetensors(paths[0] / WEIGHTS)
         described = str(paths[0] / CONFIG)
     else:
         from upernet.dialects import read_foreign
@@ -122,27 +157,48 @@ def load_model(
         where = described = " + ".join(str(path) for path in paths)
     try:
         with torch.device("meta"):  # a file that claims a giant is told before memory is taken
-            _check_fits(build_model(config, tasks).state_dict(), state, where)
+            planned = build_model(config, tasks)
+        _check_derived(planned, described)
+        _check_fits(planned.state_dict(), state, where)
         network = build_model(config, tasks)
+        fill(network, state, where)
+    except UserError as error:
+        if str(error).startswith((where, described)):
+            raise
+        raise type(error)(f"{described}: {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WorkError(f"{described}: no network can be built ({' '.join(str(error).split())})") from error
-    fill(network, state, where)
     return network.eval(), tasks, inference
+
+
+def _check_derived(model: UPerNet, where: str) -> None:
+    """A file pays for the tensors it holds, but not for the tables that a network derives from their shapes."""
+    stored = model.state_dict()
+    derived = {name: table.nbytes for name, table in model.named_buffers() if name not in stored}
+    if sum(derived.values()) > DERIVED_BYTES:
+        largest = max(derived, key=derived.__getitem__)
+        raise WorkError(
+            f"{where}: implies tables of {sum(derived.values())} bytes, the largest {largest!r}; "
+            f"no UPerNet has more than {DERIVED_BYTES}"
+        )
 
 
 def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:
     """What a model folder's `config.yaml` says; see `load_model`."""
     path = folder / CONFIG
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if _values(content, {}) > VALUES:
+            raise WorkError(f"{path}: holds more than {VALUES} values, counting shared ones anew; it may be hostile")
+    # A tag such as !!bool before what is none makes yaml fail with nearly any of them.
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WorkError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or "model" not in content or not isinstance(content.get("tasks"), dict):
         raise WorkError(f"{path}: expected the keys model and tasks")
     for name, spec in content["tasks"].items():
         class_path = spec.get("class_path") if isinstance(spec, dict) else None
         if not isinstance(class_path, str):
-            raise WorkError(f"{path}: tasks.{name}: expected class_path, found {spec!r}")
+            raise WorkError(f"{path}: tasks.{name}: expected class_path, found {reprlib.repr(spec)}")
         for where, named in _class_paths(spec, f"tasks.{name}"):
             module = named.rpartition(".")[0]
             # Importing runs a module: a stranger's file must not choose which.
@@ -160,6 +216,16 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
     return config, tasks, inference
 
 
+def _values(block: Any, known: dict[int, int]) -> int:
+    """How many values a block holds, shared ones as often as they occur: so often are they copied and printed."""
+    if not isinstance(block, (dict, list)):
+        return 1
+    if id(block) not in known:
+        known[id(block)] = 1  # YAML can hold a list inside itself
+        known[id(block)] += sum(_values(v, known) for v in (block.values() if isinstance(block, dict) else block))
+    return known[id(block)]
+
+
 def _class_paths(block: Any, where: str) -> Iterator[tuple[str, str]]:
     """Every class that a block names, at any depth, such as a task's losses, and where it stands."""
     waiting, seen = [(where, block)], set()
@@ -172,13 +238,6 @@ def _class_paths(block: Any, where: str) -> Iterator[tuple[str, str]]:
             yield where, value["class_path"]
         inner = value.items() if isinstance(value, dict) else enumerate(value)
         waiting += [(where if key == "init_args" else f"{where}.{key}", one) for key, one in inner]
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WorkError(f"{path}: no readable safetensors file ({error})") from error
 
 
 def fill(model: UPerNet, state: Mapping[str, Tensor], where: str, *, partial: bool = False) -> None:

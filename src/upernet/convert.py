@@ -42,11 +42,12 @@ def convert(
         raise UserError(f"{target}: is there already; give a new name")
 
     from upernet.checkpoint import build_model, fill, load_model, save_model
+    from upernet.dialects.base import printable
 
     model, tasks, inference = load_model(sources[0] if len(sources) == 1 else sources, trust, mirror)
     unknown = [name for name in drop if name not in tasks]
     if unknown:
-        raise UserError(f"--drop {unknown[0]}: no task; tasks: {', '.join(tasks)}")
+        raise UserError(f"--drop {unknown[0]}: no task; tasks: {printable(', '.join(tasks))}")
     if drop:
         kept = {name: task for name, task in tasks.items() if name not in drop}
         if not kept:
@@ -62,5 +63,5 @@ def convert(
         write_foreign(place, to, model, tasks, inference)
     parameters = sum(p.numel() for p in model.parameters())
     what = ", ".join(f"{name} ({len(task.classes)} classes)" for name, task in tasks.items())
-    print(f"{target}: {model.config.backbone}, {parameters / 1e6:.1f} million parameters, {what}")
+    print(printable(f"{target}: {model.config.backbone}, {parameters / 1e6:.1f} million parameters, {what}"))
     return 0

@@ -34,6 +34,8 @@ CHUNK = 1 << 18
 
 _RESUMES = "the same command resumes"
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})(?:\.[A-Za-z]\w*)+$")
+_HASHES: dict[tuple[int, ...], str] = {}
+"""Of files seen by this process: fetching a file and opening it both ask for its hash."""
 _DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 
 
@@ -137,7 +139,7 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
 def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = None) -> Path:
     """A repository of the Hugging Face hub: its settings and weights, in the hub's own cache (`HF_HOME`).
 
-    `pytorch_model.bin` is fetched only where there is no safetensors file.
+    `pytorch_model.bin`, whole or in shards, is fetched only where there is no safetensors file.
 
     Args:
         repo: `owner/name`.
@@ -149,11 +151,13 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
         Folder of the files.
 
     Raises:
-        UserError: If `repo` or the mirror is none.
+        UserError: If `repo`, the revision or the mirror is none.
         WorkError: If the repository cannot be had.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, flags=re.ASCII):
         raise UserError(f"{repo!r} is no repository of the hub; for example hf://openmmlab/upernet-swin-tiny")
+    if revision is not None and not re.fullmatch(r"\w[\w+-]*([./][\w+-]+)*", revision, flags=re.ASCII):
+        raise UserError(f"{revision!r} is no revision; for example hf://{repo}@main")
     named = mirror or (None if os.environ.get("HF_ENDPOINT") else os.environ.get("UPERNET_MIRROR"))
     endpoint = _checked_mirror(named) if named else os.environ.get("HF_ENDPOINT") or None
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -163,8 +167,9 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
     constants.HF_HUB_DISABLE_TELEMETRY = True
     shown = f"hf://{repo}" + (f"@{revision}" if revision else "")
     patterns = ["*.json", "*.yaml", "*.safetensors"]
+    pickled = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
     # Without a connection each step falls back on what is cached; listing the files first would not.
-    for allowed in (patterns, [*patterns, "pytorch_model.bin"]):
+    for allowed in (patterns, patterns + pickled):
         try:
             with _hub_bars():
                 folder = Path(
@@ -184,7 +189,7 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
                 f"{shown} from {endpoint or constants.ENDPOINT}: {why.rstrip('.')}; {_RESUMES}, or name another "
                 "server with HF_ENDPOINT"
             ) from error
-        if any(folder.rglob("*.safetensors")):
+        if any(folder.glob("*.safetensors")):
             break
     return folder
 
@@ -253,8 +258,13 @@ def _is_cached(path: Path, address: str, expected: str | None, tell: bool = Fals
 
 
 def file_hash(path: Path) -> str:
+    """The sha256 of a file, computed once as long as the file is the same one and nobody has written to it."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        state = os.fstat(file.fileno())
+        same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        if same not in _HASHES:
+            _HASHES[same] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _HASHES[same]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -368,7 +378,7 @@ def _go_on(address: str, part: Path, expected: str | None, show: Callable[[int, 
     with response:
         told = _validator(response.headers)
         if have and response.status == 206:
-            begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            begin = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
             if begin is None or int(begin[1]) != have or (validator and told and told != validator):
                 raise _StartOver
         else:
@@ -376,7 +386,7 @@ def _go_on(address: str, part: Path, expected: str | None, show: Callable[[int, 
             _discard(part)
             _write_json(_beside(part, "json"), {"address": address, "validator": told})
         length = response.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdecimal() else None
+        total = have + int(length) if re.fullmatch(r"\d{1,18}", length) else None
         show(have, total)
         with open(part, "ab" if have else "wb") as file:
             for chunk in _chunks(response, have, total):

@@ -6,17 +6,19 @@ import argparse
 import collections
 import copyreg
 import datetime
-import io
+import json
 import os
 import pathlib
 import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import types
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from upernet.config import UserError, WorkError
-from upernet.dialects.archive import Placeholder, read_checkpoint
+from upernet.dialects import archive, pickles
+from upernet.dialects.archive import Placeholder, read_checkpoint, read_index, read_safetensors
 
 INSTRUCTIONS = [v for k, v in sorted(vars(pickle).items()) if k.isupper() and isinstance(v, bytes) and len(v) == 1]
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -502,6 +505,11 @@ def test_nothing_but_names_is_called(tmp_path: Path) -> None:
         b"K\x01Q.",
         b"(X\x06\x00\x00\x00modulestQ.",
         b"\x8b\xff\xff\xff\x7f.",
+        b"\x8e" + b"\xff" * 8 + b".",
+        b"X\xff\xff\xff\xff.",
+        b"B\xff\xff\xff\xff.",
+        b"T\xff\xff\xff\xff.",
+        b"\x95" + b"\xff" * 8,
         b"\x8a\xff.",
         b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff.",
         b"\x96\x00\x00\x00\x00\x00\x01\x00\x00.",
@@ -533,15 +541,69 @@ def test_a_far_memo_index_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_objects_that_double_at_every_level(tmp_path: Path) -> None:
-    # Forty levels, each a pair of the one below: 2^40 leaves, were they visited one by one.
-    got = read_checkpoint(zip_of(tmp_path / "a.pth", b"\x80\x02]" + b"2\x86" * 40 + b"."))
-    for _ in range(40):
+    # Each level is a pair of the one below: 2^40 leaves, were they visited one by one, as printing them would.
+    got = read_checkpoint(zip_of(tmp_path / "a.pth", b"\x80\x02]" + b"2\x86" * 10 + b"."))
+    for _ in range(10):
         assert got[0] is got[1]
         got = got[0]
     assert got == []
+    assert "values" in refusal(zip_of(tmp_path / "a.pth", b"\x80\x02]" + b"2\x86" * 40 + b"."))
     assert "deeper" in refusal(zip_of(tmp_path / "b.pth", b"\x80\x02]" + b"2\x86" * 200 + b"."))
     assert "deeper" in refusal(zip_of(tmp_path / "c.pth", b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b"."))
     assert "parts" in refusal(zip_of(tmp_path / "d.pth", b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s."))
+
+
+def pushed(value: Any) -> bytes:
+    """The instructions that push a value."""
+    return pickle.dumps(value, 2)[2:-1].removesuffix(b"q\x00")
+
+
+CONTAINERS = {
+    "dict": lambda keys: b"}(" + b"K\x01".join(keys) + b"K\x01u.",
+    "item by item": lambda keys: b"}" + b"K\x01s".join(keys) + b"K\x01s.",
+    "ordered": lambda keys: named("collections", "OrderedDict") + b"]((" + b"K\x01t(".join(keys) + b"K\x01te\x85R.",
+    "copy": lambda keys: named("collections", "OrderedDict") + b"}(" + b"K\x01".join(keys) + b"K\x01u\x85R.",
+    "set": lambda keys: b"\x8f(" + b"".join(keys) + b"\x90.",
+    "frozenset": lambda keys: b"(" + b"".join(keys) + b"\x91.",
+    "called set": lambda keys: named("builtins", "set") + b"](" + b"".join(keys) + b"e\x85R.",
+    "called frozenset": lambda keys: named("builtins", "frozenset") + b"](" + b"".join(keys) + b"e\x85R.",
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_keys_that_may_all_collide_are_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str
+) -> None:
+    """Each is compared with all before it: were they free, a file of megabytes would take hours."""
+    monkeypatch.setattr(pickles, "PICKLE_STEPS", 15_000)
+    write_keys, count = CONTAINERS[container], 1000
+    keys: dict[str, Callable[[int], Any]] = {
+        "ints that hash to 0": lambda i: (i + 1) * (2**61 - 1),
+        "ints whose low bits agree": lambda i: i << 40,
+        "negative": lambda i: -3 - i,
+        "floats": lambda i: i + 0.5,
+        "tuples": lambda i: (i, -i),
+    }
+    for name, key in keys.items():
+        path = zip_of(tmp_path / "a.pth", b"\x80\x04" + write_keys([pushed(key(i)) for i in range(count)]))
+        assert "steps" in refusal(path), name
+    for honest in (int, str, lambda i: i + 1):
+        path = zip_of(tmp_path / "a.pth", b"\x80\x04" + write_keys([pushed(honest(i)) for i in range(count)]))
+        assert len(read_checkpoint(path)) == count
+
+
+def test_memo_indices_that_may_all_collide_are_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "PICKLE_STEPS", 15_000)
+    body = b"".join(b"r" + struct.pack("<I", (i + 1) << 20) for i in range(1000))
+    assert "steps" in refusal(zip_of(tmp_path / "a.pth", b"\x80\x02N" + body + b"."))
+    body = b"".join(b"r" + struct.pack("<I", i + 1) for i in range(1000))
+    assert read_checkpoint(zip_of(tmp_path / "a.pth", b"\x80\x02N" + body + b".")) is None
+
+
+def test_a_long_key_is_paid_for_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "PICKLE_STEPS", 15_000)
+    key = b"}(" + b"K\x01" * 900 + b"tq\x00"
+    assert "steps" in refusal(zip_of(tmp_path / "a.pth", b"\x80\x02" + key + b"K\x01s" + b"h\x00K\x01s" * 20 + b"."))
 
 
 def test_names_longer_than_any(tmp_path: Path) -> None:
@@ -584,6 +646,9 @@ def test_a_tensor_within_its_data(tmp_path: Path) -> None:
         ((2,), (1,), -1, 4),
         ((2, 2), (1,), 0, 4),
         ((0, 2**61), (1, 1), 0, 4),
+        ((0, 2**40), (1, 1), 0, 4),
+        ((2**40, 0), (1, 1), 0, 4),
+        ((2**16, 0, 1, 1), (1, 1, 1, 1), 0, 4),
         ((2**40,) * 8, (0,) * 8, 0, 4),
         ((1,) * 200, (1,) * 200, 0, 4),
         ((2,), (1,), 0, 3),
@@ -601,6 +666,38 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(
 def test_the_refusal_names_the_tensor(tmp_path: Path) -> None:
     text = refusal(zip_of(tmp_path / "a.pth", tensor_pickle((10**12,), (1,)), {"0": bytes(16)}))
     assert text.startswith("tensor 'x' claims 1000000000000 values, the file holds 4 for it")
+
+
+def test_sides_that_no_upernet_has_are_refused(tmp_path: Path) -> None:
+    """A classifier of so many classes would take memory for their names that its weights do not take."""
+    text = refusal(write(tmp_path / "a.pth", {"state_dict": {"conv_seg.weight": torch.zeros(2**16, 1, 1, 1)}}))
+    assert text == "tensor 'state_dict.conv_seg.weight' claims a side of 65536, no UPerNet has one above 32768"
+    text = refusal(zip_of(tmp_path / "b.pth", tensor_pickle((0, 2**40), (1, 1)), {"0": bytes(16)}))
+    assert text.startswith("tensor 'x' claims a side of 1099511627776, ")
+    assert "side" in refusal(write(tmp_path / "c.pth", [np.empty((0, 2**40))]))
+    flat = torch.zeros(2**16)  # as optimisers keep
+    assert torch.equal(read_checkpoint(write(tmp_path / "d.pth", flat)), flat)
+
+
+def test_more_tensors_than_any_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "TENSORS", 3)
+    one = {name: torch.zeros(1) for name in "abcd"}
+    assert (
+        refusal(write(tmp_path / "a.pth", one)) == "holds more than 3 tensors and arrays, up to 'd'; it may be hostile"
+    )
+    save_file(one, tmp_path / "a.safetensors")
+    assert "holds 4 tensors, more than 3" in refusal(tmp_path / "a.safetensors")
+    del one["d"]
+    assert len(read_checkpoint(write(tmp_path / "a.pth", one))) == 3
+
+
+def test_a_list_of_entries_longer_than_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would take about ten times its bytes to hold it."""
+    path = write(tmp_path / "a.pth", {"w": torch.zeros(2**20)})
+    monkeypatch.setattr(archive, "LISTING_BYTES", 2**20)
+    assert len(read_checkpoint(path)["w"]) == 2**20
+    monkeypatch.setattr(archive, "LISTING_BYTES", 200)
+    assert "its list of entries claims" in refusal(path)
 
 
 def test_one_storage_under_many_tensors_is_bounded(tmp_path: Path) -> None:
@@ -664,6 +761,151 @@ def test_other_zip_archives(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert "encrypted" in refusal(path)
     assert "missing" in refusal(zip_of(tmp_path / "d.pth", tensor_pickle((4,), (1,))))
+
+
+def test_names_of_entries_lead_nowhere(tmp_path: Path) -> None:
+    for root in ("", "/", "../x/", "/x/", "C:/x/"):
+        with zipfile.ZipFile(tmp_path / "a.pth", "w") as made:
+            made.writestr(f"{root}data.pkl", tensor_pickle((4,), (1,)))
+            made.writestr(f"{root}data/0", bytes(16))
+        assert "data.pkl" in refusal(tmp_path / "a.pth")
+    pickled = tensor_pickle((4,), (1,)).replace(b"\x8c\x010", b"\x8c\x0b/etc/passwd")
+    assert "'/etc/passwd' of tensor 'x' are missing" in refusal(zip_of(tmp_path / "b.pth", pickled, {"0": bytes(16)}))
+
+
+def test_the_oldest_format_is_refused(tmp_path: Path) -> None:
+    """Before PyTorch 0.1.10 checkpoints were tar archives."""
+    with tarfile.open(tmp_path / "a.pth", "w") as made:
+        made.addfile(tarfile.TarInfo("../../sys_info"), BytesIO())
+    assert "no checkpoint: starts with" in refusal(tmp_path / "a.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pth")
+    with pytest.raises(UserError, match="is a device or pipe"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+# Hostile safetensors files.
+
+F32 = b'{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+
+
+def safetensors_of(path: Path, header: bytes, data: bytes = bytes(4), length: int | None = None) -> Path:
+    path.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + data)
+    return path
+
+
+def claims(shape: str, dtype: str = "F32", end: int = 4) -> bytes:
+    return f'{{"x":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "length", "words"),
+    [
+        (claims("[1]"), 2**63, "header claims 9223372036854775808 bytes"),
+        (claims("[1]"), 2**25, "header claims 33554432 bytes"),
+        (claims("[1]"), 4000, "no readable safetensors file"),
+        (claims("[0,1099511627776]", end=0), None, "tensor 'x' claims a side of 1099511627776"),
+        (claims("[65536,0]", end=0), None, "tensor 'x' claims a side of 65536"),
+        (claims("[9223372036854775807,9223372036854775807]"), None, "damaged"),
+        (claims("[16384,16384,16384,16384,16384]"), None, "no readable safetensors file"),
+        (claims("[-1]"), None, "damaged: -1"),
+        (claims("[1e300]"), None, "damaged: 1e+300"),
+        (claims("[NaN]"), None, "damaged: nan"),
+        (claims("[true]"), None, "damaged: True"),
+        (claims("4"), None, "damaged: 4"),
+        (claims("[" + "1," * 99 + "1]"), None, "100 dimensions"),
+        (claims("[" + "9" * 5000 + "]"), None, "no readable safetensors file"),
+        (claims("[8]", "F4"), None, "has the type 'F4'"),
+        (claims("[1]").replace(b'"F32"', b"[]"), None, "no readable safetensors file"),
+        (b'{"x":' + F32 + b',"x":' + F32 + b"}", None, "names 'x' twice"),
+        (b'{"x":' + F32 + b',"y":' + F32 + b"}", None, "no readable safetensors file"),
+        (b'{"x":' + F32.replace(b"[0,4]", b"[4,0]") + b"}", None, "no readable safetensors file"),
+        (b'{"x":' + F32.replace(b"[0,4]", b"[0,4000]") + b"}", None, "no readable safetensors file"),
+        (b'{"x":' + b"[" * 10**5 + b"]" * 10**5 + b"}", None, "no readable safetensors file"),
+        (b'{"x":{}}', None, "no readable safetensors file"),
+    ],
+)
+def test_hostile_safetensors(tmp_path: Path, header: bytes, length: int | None, words: str) -> None:
+    path = safetensors_of(tmp_path / "a.safetensors", header, length=length)
+    assert words in refusal(path)
+    with pytest.raises(WorkError):
+        read_safetensors(path)
+
+
+def test_an_honest_header_in_the_same_manner(tmp_path: Path) -> None:
+    path = safetensors_of(tmp_path / "a.safetensors", b'{"__metadata__":{"format":"pt"},"x":' + F32 + b"}")
+    assert read_safetensors(path)["x"].tolist() == [0]
+
+
+# Weights in several files.
+
+
+def index_of(folder: Path, *names: Any) -> Path:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {f"tensor {i}": name for i, name in enumerate(names)}}))
+    return path
+
+
+def test_an_index_names_files_beside_it(tmp_path: Path) -> None:
+    files = [tmp_path / "pytorch_model-00001-of-00002.bin", tmp_path / "model-00002-of-00002.fp16.safetensors"]
+    for file in files:
+        file.touch()
+    assert read_index(index_of(tmp_path, files[0].name, files[1].name, files[0].name)) == files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        ".",
+        "",
+        "/etc/passwd",
+        "../a.bin",
+        "sub/a.bin",
+        "..\\a.bin",
+        "C:a.bin",
+        "a\nb.bin",
+        "a\0.bin",
+        ".a",
+        7,
+        ["a"],
+    ],
+)
+def test_an_index_that_names_anything_else_is_refused(tmp_path: Path, name: Any) -> None:
+    folder = tmp_path / "m"
+    (folder / "sub").mkdir(parents=True)
+    for file in (tmp_path / "a.bin", folder / "sub" / "a.bin", folder / "b.bin", folder / ".a"):
+        file.touch()
+    with pytest.raises(WorkError) as caught:
+        read_index(path := index_of(folder, "b.bin", name))
+    assert str(caught.value) == f"{path}: names no weight files beside it but {str(name)!r}; valid: 'model-1-of-2.bin'"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"weight_map": {"x": "a.bin"}}', "names the weight file 'a.bin', which is not beside it"),
+        ('{"weight_map": {"x": "folder"}}', "names the weight file 'folder', which is not beside it"),
+        ('{"weight_map": {}}', "names no weight files beside it"),
+        ('{"weight_map": ["a.bin"]}', "names no weight files beside it"),
+        ("[]", "names no weight files beside it"),
+        ('{"weight_map": {"x": "a", "x": "b"}}', "names 'x' twice"),
+        ("{", "damaged"),
+        ("[" * 10**5, "damaged"),
+        (" " * 2000, "is longer than 1000 bytes"),
+    ],
+)
+def test_what_is_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    if words.startswith("is longer"):
+        monkeypatch.setattr(archive, "LISTING_BYTES", 1000)
+    (tmp_path / "folder").mkdir()
+    (path := tmp_path / "pytorch_model.bin.index.json").write_text(text)
+    with pytest.raises(WorkError) as caught:
+        read_index(path)
+    assert words in str(caught.value) and str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
 # Damaged files.
@@ -758,7 +1000,7 @@ def test_any_pickle_is_one_line_or_harmless(tmp_path_factory: pytest.TempPathFac
 
 
 def test_no_warnings(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     torch.save(various(), buffer)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue())
     recwarn.clear()

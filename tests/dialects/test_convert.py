@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,16 +25,17 @@ import upernet
 from upernet.checkpoint import build_model, load_model, save_model
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
-from upernet.dialects import mmseg, open_checkpoint, read_foreign
+from upernet.dialects import huggingface, mmseg, open_checkpoint, read_foreign, write_foreign
 from upernet.dialects.archive import read_checkpoint
 from upernet.dialects.backbones import identify
+from upernet.dialects.base import Checkpoint
 from upernet.dialects.keys import KeyTable
 from upernet.model import UPerNet
 from upernet.tasks import Scene, Semantic
 from upernet.tasks.base import Task
 from upernet.zoo import Published
 
-RESNET = {"channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}
+RESNET = {"channels": [8, 16, 32, 64]}
 DEEP = {**RESNET, "stem_type": "deep", "stem_width": 4}
 CONVNEXT = {"depths": [1, 1, 2, 1], "dims": [8, 16, 32, 64]}
 SWIN = {"depths": [2, 2, 2, 2], "embed_dim": 8, "num_heads": [1, 2, 4, 8], "window_size": 4}
@@ -53,6 +56,8 @@ def network(config: ModelConfig, auxiliary: bool = True, **head: Any) -> tuple[U
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             value.copy_(torch.rand(value.shape, generator=generator) * 0.5 + 0.25)
+            if value.ndim > 1:
+                value.mul_(4 / value[0].numel())
         else:
             value.fill_(len(name))
     return model, tasks
@@ -152,7 +157,7 @@ def test_an_auxiliary_head_is_left_out_where_there_is_none(tmp_path: Path, capsy
         ({"align_corners": True}, "huggingface", "align_corners"),
         ({"level_norm": True}, "mmseg", "level_norm True"),
         ({"backbone": "test_efficientnet", "backbone_args": {}}, "mmseg", "'test_efficientnet'"),
-        ({"backbone": "resnet50s", "backbone_args": {"channels": [8, 16, 32, 64]}}, "smp", "smp"),
+        ({"backbone": "resnet50s", "backbone_args": {"channels": [8, 16, 32, 64]}}, "smp", "level_norm"),
         ({"backbone_args": {**RESNET, "output_stride": 16}}, "mmseg", "output_stride"),
         ({"logits_align_corners": True}, "mmseg", "logits"),
     ],
@@ -235,8 +240,6 @@ def test_odd_settings_are_survived(tmp_path: Path, text: str) -> None:
 
 
 def test_what_other_layouts_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
-
     for to, config in (
         ("mmseg", replace(toolbox("convnext"), level_norm_eps=1e-5)),
         ("smp", ModelConfig(backbone="resnet18", backbone_args=RESNET, width=8, level_norm=True,
@@ -339,13 +342,15 @@ def test_every_tensor_has_a_place_or_is_named(tmp_path: Path) -> None:
         upernet.load(tmp_path / "more.pth")
     less = {k: v for k, v in theirs.items() if k != "decode_head.fpn_convs.1.bn.bias"}
     torch.save({"state_dict": less, "meta": meta}, tmp_path / "less.pth")
-    with pytest.raises(WorkError, match=r"decoder\.smooth\.1\.bn\.bias"):
+    with pytest.raises(WorkError, match=r"decode_head\.fpn_convs\.1\.bn\.bias is missing"):
         upernet.load(tmp_path / "less.pth")
 
 
 def test_what_is_no_upernet_is_told(tmp_path: Path) -> None:
     torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"no UPerNet by its tensors \(fc\.weight\); read are those of mmseg, hugging"):
+    with pytest.raises(
+        UserError, match=r"no UPerNet by its tensors \(fc\.weight\); read are those of MMSegmentation, Hug"
+    ):
         upernet.load(tmp_path / "x.pth")
     torch.save({"epoch": 3}, tmp_path / "y.pth")
     with pytest.raises(WorkError, match="no state dict"):
@@ -400,8 +405,19 @@ def test_a_published_name_must_fit_the_file(tmp_path: Path) -> None:
         ("config.json", {"backbone_config": {"hidden_act": "relu"}}, "backbone_config.hidden_act 'relu'"),
         ("config.json", {"backbone_config": {"layer_norm_eps": 0.01}}, "backbone_config.layer_norm_eps 0.01"),
         ("preprocessor_config.json", {"do_normalize": False}, "do_normalize false"),
-        ("config.json", {"backbone_config": "x", "pool_scales": 7}, "holds 2 branches"),
-        ("preprocessor_config.json", {"image_mean": "abc"}, "is damaged"),
+        ("config.json", {"backbone_config": "x", "pool_scales": 7}, "pool_scales 7 are no numbers of bins"),
+        ("config.json", {"pool_scales": [0, 2]}, r"pool_scales \[0, 2\] are no numbers of bins"),
+        ("config.json", {"pool_scales": None}, r"\[1, 2, 3, 6\] bins by its settings, but holds 2 branches"),
+        ("preprocessor_config.json", {"image_mean": "abc"}, "image_mean 'abc' is not three numbers; for example"),
+        (
+            "preprocessor_config.json",
+            {"image_std": [0.2, 0, 0.2]},
+            r"image_std \[0.2, 0, 0.2\] is not three numbers above",
+        ),
+        ("preprocessor_config.json", {"image_std": [0.2, math.nan, 0.2]}, "nan.* is not three numbers above 0"),
+        ("preprocessor_config.json", {"rescale_factor": "1"}, "rescale_factor '1' is no positive number"),
+        ("preprocessor_config.json", {"size": {"longest_edge": 512}}, "size {'longest_edge': 512} is not read; valid"),
+        ("preprocessor_config.json", {"size": {"height": 16, "width": 512}}, "is not read; valid: {'height': 512"),
     ],
 )
 def test_settings_of_the_hub_that_no_tensor_shows(tmp_path: Path, name: str, change: dict[str, Any], says: str) -> None:
@@ -409,10 +425,109 @@ def test_settings_of_the_hub_that_no_tensor_shows(tmp_path: Path, name: str, cha
         main(["convert", str(saved(tmp_path, *network(toolbox("swin")))), str(tmp_path / "hub"), "--to", "huggingface"])
         == 0
     )
-    path = tmp_path / "hub" / name
+    change_json(tmp_path / "hub" / name, **change)
+    with pytest.raises(UserError, match=says) as caught:
+        read_foreign([tmp_path / "hub"])
+    assert str(caught.value).startswith(str(tmp_path / "hub" / "model.safetensors"))
+
+
+def change_json(path: Path, **change: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=says):
-        upernet.load(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("prepared", "expected"),
+    [
+        ({"size": {"height": 640, "width": 640}}, InferenceConfig(short_side=640)),
+        ({"size": 384}, InferenceConfig(short_side=384)),
+        ({"size": {"height": 512, "width": 1024}}, InferenceConfig(short_side=512, max_side=1024)),
+        ({"size": {"shortest_edge": 256}}, InferenceConfig(short_side=256)),
+        ({"size": {"shortest_edge": 256, "longest_edge": 600}}, InferenceConfig(short_side=256, max_side=600)),
+        ({"size": None}, InferenceConfig(short_side=512)),
+        ({"do_resize": False}, InferenceConfig()),
+    ],
+)
+def test_the_size_of_the_hub(tmp_path: Path, prepared: dict[str, Any], expected: InferenceConfig) -> None:
+    model, tasks = network(toolbox("plain"))
+    write_foreign(tmp_path / "hub", "huggingface", model, tasks, InferenceConfig(short_side=96))
+    assert read_foreign([tmp_path / "hub"])[1].inference == InferenceConfig(short_side=96)
+    change_json(tmp_path / "hub" / "preprocessor_config.json", **prepared)
+    assert read_foreign([tmp_path / "hub"])[1].inference == expected
+
+
+@pytest.mark.parametrize("to", ["huggingface", "mmseg"])
+def test_own_size_goes_there_and_back(tmp_path: Path, to: str) -> None:
+    write_foreign(tmp_path / "x.pth", to, *network(toolbox("plain")), InferenceConfig())
+    assert read_foreign([tmp_path / "x.pth"])[1].inference == InferenceConfig()
+
+
+def test_pixels_of_the_hub_on_another_scale(tmp_path: Path) -> None:
+    """Mean and deviation are those of pixels times `rescale_factor`; one number stands for three channels."""
+    write_foreign(tmp_path / "hub", "huggingface", *network(toolbox("plain")), InferenceConfig())
+    change_json(tmp_path / "hub" / "preprocessor_config.json", do_rescale=False, image_mean=51, image_std=[51, 51, 102])
+    config = read_foreign([tmp_path / "hub"])[1].config
+    assert (config.mean, config.std) == ((0.2, 0.2, 0.2), (0.2, 0.2, 0.4))
+
+
+def test_the_auxiliary_head_of_the_hub_reads_c4(tmp_path: Path) -> None:
+    """Not the first level with as many channels."""
+    config = replace(toolbox("convnext"), backbone_args={"depths": [1, 1, 1, 1], "dims": [8, 16, 16, 16]})
+    model, tasks = network(config)
+    write_foreign(tmp_path / "hub", "huggingface", model, tasks, InferenceConfig())
+    assert read_foreign([tmp_path / "hub"])[1].tasks["auxiliary"].level == "c4"
+    theirs, said = huggingface.write(model, tasks, InferenceConfig())
+    theirs["auxiliary_head.convs.0.conv.weight"] = theirs["auxiliary_head.convs.0.conv.weight"][:, :8]
+    with pytest.raises(UserError, match="auxiliary head on c4 reads 8 channels; there are c2 8, c3 16, c4 16, c5 16"):
+        huggingface.read(Checkpoint("hub", theirs, settings=said))
+
+
+@pytest.mark.parametrize("level", ["c2", "c3", "c5"])
+def test_the_auxiliary_head_of_the_toolbox_reads_any_level(tmp_path: Path, level: str) -> None:
+    model, tasks = network(toolbox("plain"), auxiliary=False)
+    head = Semantic(labels=LABELS, level=level, convs=2, width=8, target="semantic", weight=0.4, auxiliary=True)
+    tasks["auxiliary"] = head
+    model = build_model(model.config, tasks).eval()
+    write_foreign(tmp_path / "theirs.pth", "mmseg", model, tasks, InferenceConfig())
+    found = read_foreign([tmp_path / "theirs.pth"])[1].tasks["auxiliary"]
+    assert (found.level, found.convs) == (level, 2)
+
+
+def smp_folder(place: Path, backbone: str = "resnet50", **args: Any) -> Path:
+    config = ModelConfig(
+        backbone=backbone, backbone_args=RESNET | args, width=8, level_norm=True, logits_align_corners=True
+    )
+    write_foreign(place, "smp", *network(config, auxiliary=False), InferenceConfig())
+    return place
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"encoder_name": "tu-resnetaa50"}, "encoder_name 'tu-resnetaa50', but its tensors are a resnet50's"),
+        ({"encoder_name": "tu-resnetblur50"}, "encoder_name 'tu-resnetblur50', but its tensors are a resnet50's"),
+        ({"encoder_name": "resnet34"}, "encoder_name 'resnet34', but its tensors are a resnet50's"),
+        ({"encoder_name": "tu-resnot50"}, "timm has no model 'resnot50'; close names"),
+        ({"output_stride": 16}, "output_stride 16; read is 32"),
+        ({"act_layer": "silu"}, "act_layer 'silu', which its tensors do not show"),
+        ({"decoder_use_norm": "inplace"}, "decoder_use_norm 'inplace'; read is 'batchnorm'"),
+        ({"decoder_use_norm": {"type": "batchnorm", "eps": 0.01}}, "decoder_use_norm"),
+        ({"upsampling": 8}, "upsampling 8; read is 4"),
+    ],
+)
+def test_settings_of_smp_that_no_tensor_shows(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    place = smp_folder(tmp_path / "theirs")
+    change_json(place / "config.json", **change)
+    with pytest.raises(UserError) as caught:
+        read_foreign([place])
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(str(place / "model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["tu-resnet50", "tu-resnet50.a1_in1k"])
+def test_encoders_of_smp_that_tensors_show(tmp_path: Path, name: str) -> None:
+    place = smp_folder(tmp_path / "theirs")
+    change_json(place / "config.json", encoder_name=name, drop_path_rate=0.1, decoder_use_norm=True)
+    assert read_foreign([place])[1].config.backbone == "resnet50"
 
 
 def test_sharded_files_of_the_hub(tmp_path: Path) -> None:
@@ -433,6 +548,108 @@ def test_sharded_files_of_the_hub(tmp_path: Path) -> None:
     (tmp_path / "hub" / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(WorkError, match="names no weight files beside it"):
         upernet.load(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "says"),
+    [
+        ("plain", ("backbone.layer2.0.conv1.weight", (16, 8, 1, 1)), "is [16, 8, 1, 1] instead of [16, 8, 3, 3]"),
+        ("deep", ("decode_head.lateral_convs.1.conv.weight", (8, 3, 1, 1)), "is [8, 3, 1, 1] instead of [8, 64, 1, 1]"),
+        ("swin", ("backbone.stages.0.blocks.0.ffn.layers.1.bias", None), "is missing"),
+        ("plain", ("backbone.layer3.0.conv2.weight", None), "the backbone is incomplete: no "),
+    ],
+)
+def test_tensors_that_do_not_fit_go_by_their_names_in_the_file(
+    tmp_path: Path, kind: str, wrong: tuple[str, tuple[int, ...] | None], says: str
+) -> None:
+    theirs, meta = mmseg.write(*network(toolbox(kind)), InferenceConfig())
+    name, shape = wrong
+    del theirs[name]
+    if shape:
+        theirs[name] = torch.zeros(shape)
+    torch.save({"state_dict": theirs, "meta": meta}, tmp_path / "wrong.pth")
+    with pytest.raises(UserError) as caught:
+        upernet.load(tmp_path / "wrong.pth")
+    line = str(caught.value)
+    assert line.startswith(f"{tmp_path / 'wrong.pth'}: ") and says in line and name in line
+    assert "backbone.body" not in line and "\n" not in line
+
+
+def test_names_of_the_hub_in_lines(tmp_path: Path) -> None:
+    theirs, said = huggingface.write(*network(toolbox("swin")), InferenceConfig())
+    name = "backbone.encoder.layers.1.blocks.1.attention.self.{}.weight"
+    for part in ("query", "key", "value"):
+        del theirs[name.format(part)]
+    reading = huggingface.read(Checkpoint("hub", theirs, settings=said))
+    assert reading.named("backbone.body.layers_1.blocks.1.attn.qkv.weight") == name.format("{query,key,value}")
+
+
+def test_entries_that_are_no_tensors_are_named(tmp_path: Path) -> None:
+    """Among tensors, that is; beside the state dict training loops keep what they like."""
+    theirs, meta = mmseg.write(*network(toolbox("plain")), InferenceConfig())
+    torch.save({"state_dict": theirs | {"decode_head.scale": 2.0}, "meta": meta, "epoch": 3}, tmp_path / "odd.pth")
+    with pytest.raises(WorkError, match=r"1 of \d+ entries .* are no tensors: decode_head\.scale \(float\)"):
+        read_foreign([tmp_path / "odd.pth"])
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ({"PALETTE": [[1, 2, 3], [4, 5, 256], [7, 8, 9]]}, "palette [4, 5, 256]; valid: 3 times red, green, blue in 0"),
+        ({"PALETTE": [[1, 2, 3], [4, 5]]}, "palette [4, 5]; valid"),
+        ({"PALETTE": [[1, 2, 3]]}, "palette of 1 colours; valid"),
+        ({"config": "img_norm_cfg = dict(mean=[1, 2, 3], std=[1, 0, 1])"}, "img_norm_cfg.std [1, 0, 1] is not three"),
+        ({"config": "img_norm_cfg = dict(mean=[1, 2, 3], std=[-1, 1, 1])"}, "img_norm_cfg.std [-1, 1, 1] is not three"),
+        ({"config": "model = dict(data_preprocessor=dict(mean=[1, 2], std=[1, 1, 1]))"}, "mean [1, 2] is not three"),
+        ({"config": "model = dict(decode_head=dict(pool_scales=(0, 2)))"}, "pool_scales (0, 2) are no numbers of bins"),
+        ({"config": "model = dict(auxiliary_head=dict(in_index=9))"}, "auxiliary_head.in_index 9 is no level; valid"),
+        (
+            {"config": "model = dict(test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(99, 99)), "
+             "decode_head=dict(pool_scales=(1, 2)))"},
+            "inference.stride: [99, 99] leaves gaps",
+        ),
+    ],
+)  # fmt: skip
+def test_nonsense_is_told_with_the_file(tmp_path: Path, meta: dict[str, Any], says: str) -> None:
+    theirs, _ = mmseg.write(*network(toolbox("plain")), InferenceConfig())
+    sound = {"config": "model = dict(decode_head=dict(pool_scales=(1, 2)))", "CLASSES": ["sky", "road", "car"]}
+    torch.save({"state_dict": theirs, "meta": sound | meta}, tmp_path / "odd.pth")
+    with pytest.raises(UserError) as caught:
+        read_foreign([tmp_path / "odd.pth"])
+    assert f"{tmp_path / 'odd.pth'}: " in str(caught.value) and says in str(caught.value)
+
+
+def test_names_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_foreign(tmp_path / "hub", "huggingface", *network(toolbox("plain")), InferenceConfig())
+    change_json(tmp_path / "hub" / "config.json", id2label={"0": "\x1b[2Jsky", "1": "a\nroad", "2": "car\u202e"})
+    tasks = read_foreign([tmp_path / "hub"])[1].tasks
+    assert tasks["semantic"].classes.names == ("\\x1b[2Jsky", "a road", "car\\u202e")
+    model, _ = network(toolbox("plain"), auxiliary=False)
+    odd: dict[str, Task] = {"a\x1b[2Jb\n": Semantic(labels=LABELS)}
+    save_model(tmp_path / "odd", build_model(model.config, odd), odd, InferenceConfig())
+    assert main(["convert", str(tmp_path / "odd"), str(tmp_path / "again")]) == 0
+    out = capsys.readouterr().out
+    assert "a\\x1b[2Jb\\n (3 classes)" in out and out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("backbone", "args"),
+    [
+        ("resnet18.a1_in1k", {"drop_path_rate": 0.1}),
+        ("resnet50c.gluon_in1k", {"drop_rate": 0.1, "stem_width": 4}),
+        ("resnext50_32x4d", {"channels": [16, 32, 64, 128], "drop_block_rate": 0.1}),
+    ],
+)
+def test_aliases_and_what_acts_in_training_only_are_written(
+    tmp_path: Path, backbone: str, args: dict[str, Any]
+) -> None:
+    model, tasks = network(ModelConfig(backbone=backbone, backbone_args=RESNET | args, width=8))
+    write_foreign(tmp_path / "theirs.pth", "mmseg", model, tasks, InferenceConfig(short_side=64))
+    again = upernet.load(tmp_path / "theirs.pth").model
+    assert same(model, again)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(model(x)["semantic"], again(x)["semantic"])
 
 
 def test_a_foreign_model_parses(tmp_path: Path) -> None:
@@ -510,16 +727,6 @@ def test_backbones_are_told_from_their_tensors() -> None:
             backbone = Backbone(name, {})
         tensors = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
         assert identify(tensors, "x") == (name, {}, backbone.channels)
-
-
-def test_class_names_follow_the_count_where_a_file_says_none() -> None:
-    from upernet.dialects.base import class_names
-
-    assert list(class_names(19, None))[:2] == ["road", "sidewalk"]
-    assert len(class_names(150, ["too", "few"])) == 150
-    assert class_names(2, None) == ["class 0", "class 1"]
-    assert class_names(2, ["a", "b"], [[0, 0, 0], [255, 0, 10]]) == {"a": "#000000", "b": "#ff000a"}
-    assert class_names(2, ["a", "b"], "random") == ["a", "b"]
 
 
 def test_key_tables_go_both_ways() -> None:

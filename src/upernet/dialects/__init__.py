@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -14,9 +13,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from upernet.checkpoint import build_model
 from upernet.config import InferenceConfig, UserError, WorkError, to_plain
 from upernet.dialects import csail, huggingface, mmseg, smp
-from upernet.dialects.archive import read_checkpoint
+from upernet.dialects.archive import read_checkpoint, read_index
+from upernet.dialects.backbones import same_answers
 from upernet.dialects.base import Checkpoint, Dialect, Reading
 from upernet.dialects.keys import some
 from upernet.download import file_hash, published_hash
@@ -25,6 +26,9 @@ from upernet.model import UPerNet
 from upernet.tasks.base import Task
 
 DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
+
+JSON_BYTES = 2**24
+"""More than the longest class tables need."""
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -48,16 +52,45 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
         WorkError: If a file is damaged, hostile, or a tensor has no place.
     """
     checkpoint = open_checkpoint(paths)
-    keys = set(checkpoint.tensors)
+    keys, name = set(checkpoint.tensors), checkpoint.name
     for dialect in DIALECTS:
         if dialect.matches(keys):
             try:
-                return dialect.NAME, dialect.read(checkpoint)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+                reading = dialect.read(checkpoint)
+                _check_fits(reading, name)
+            except UserError as error:
+                if str(error).startswith(name):
+                    raise
+                raise type(error)(f"{name}: {error}") from error
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 said = " ".join(f"{type(error).__name__} {error}".split())
-                raise WorkError(f"{checkpoint.name}: looks like {dialect.NAME}, but is damaged ({said})") from error
-    known = ", ".join(dialect.NAME for dialect in DIALECTS)
-    raise UserError(f"{checkpoint.name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
+                raise WorkError(f"{name}: looks like one of {dialect.SOFTWARE}, but is damaged ({said})") from error
+            return dialect.NAME, reading
+    known = ", ".join(dialect.SOFTWARE for dialect in DIALECTS)
+    raise UserError(f"{name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
+
+
+def _check_fits(reading: Reading, where: str) -> None:
+    """Compare the tensors with the network's, which is built without memory, and tell differences in the file's names.
+
+    Raises:
+        WorkError: If one is missing, has no place, or another shape. Counts of batches may be missing: old files have
+            none.
+    """
+    with torch.device("meta"):
+        own = build_model(reading.config, reading.tasks).state_dict()
+    found, named = reading.tensors, reading.named
+    wrong = [f"{named(k)} is missing" for k in own if k not in found and not k.endswith(".num_batches_tracked")]
+    wrong += [f"{named(k)} has no place" for k in found if k not in own]
+    for key in own.keys() & found.keys():
+        here, there = list(own[key].shape), list(found[key].shape)
+        wrong += [f"{named(key)} is {there} instead of {here}"] if here != there else []
+    if wrong:
+        config = reading.config
+        network = f"{config.backbone} {config.backbone_args or ''}".strip()
+        raise WorkError(
+            f"{where}: {len(wrong)} tensors do not fit the network, width {config.width} on {network}: {some(wrong)}"
+        )
 
 
 def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:
@@ -77,11 +110,16 @@ def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task
     tensors, said = dialect.write(model, tasks, inference)
     beside: dict[str, Any] = {"meta": said} if dialect is mmseg else {"settings": said}
     again = dialect.read(Checkpoint(place.name, tensors, **beside))
-    wanted = to_plain(replace(model.config, backbone=model.config.backbone.partition(".")[0]))
-    found = to_plain(again.config)
-    for key in found:
-        if key != "logits_align_corners" and not _same(found[key], wanted[key]):
-            raise UserError(f"{to}: cannot hold {key} {wanted[key]!r}; it would be read as {found[key]!r}")
+    config, found = model.config, again.config
+    if not same_answers(config.backbone, config.backbone_args, found.backbone, found.backbone_args):
+        raise UserError(
+            f"{to}: cannot hold backbone {config.backbone!r} with {config.backbone_args}; "
+            f"it would be read as {found.backbone!r} with {found.backbone_args}"
+        )
+    ours, theirs = to_plain(config), to_plain(found)
+    for key in theirs.keys() - {"backbone", "backbone_args", "logits_align_corners"}:
+        if not _same(theirs[key], ours[key]):
+            raise UserError(f"{to}: cannot hold {key} {ours[key]!r}; it would be read as {theirs[key]!r}")
     if again.config.corners_of_logits != model.config.corners_of_logits:
         raise UserError(f"{to}: brings logits to size with other align_corners than this model")
     own = model.state_dict()
@@ -148,17 +186,14 @@ def _in_folder(folder: Path) -> list[Path]:
 
     Raises:
         UserError: If there are none, or of several models.
+        WorkError: If an index names anything else than files beside it.
     """
     whole = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     if whole:
         return whole[:1]
     for index in _INDICES:
         if (folder / index).is_file():
-            shards = _json(folder / index).get("weight_map")
-            names = sorted(set(shards.values())) if isinstance(shards, dict) else []
-            if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
-                raise WorkError(f"{folder / index}: names no weight files beside it")
-            return [folder / n for n in names]
+            return read_index(folder / index)
     pairs = [p for p in sorted(folder.iterdir()) if _PAIR.fullmatch(p.name)]
     epochs = {m[2] for p in pairs if (m := _PAIR.fullmatch(p.name))}
     if len(epochs) == 1:
@@ -179,6 +214,8 @@ def _json_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > JSON_BYTES:
+        raise WorkError(f"{path}: {path.stat().st_size} bytes; settings have at most {JSON_BYTES}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -209,7 +246,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """The tensors by name, wherever the file keeps them.
 
     Raises:
-        WorkError: If there is no state dict.
+        WorkError: If there is no state dict, or one of its entries is no tensor.
     """
     for _ in range(3):
         if not isinstance(content, Mapping):
@@ -222,6 +259,10 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     named = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not named:
         raise WorkError(f"{path}: holds no state dict, names with tensors")
+    if others := [f"{k} ({type(v).__name__})" for k, v in tensors.items() if k not in named]:
+        raise WorkError(
+            f"{path}: {len(others)} of {len(tensors)} entries of its state dict are no tensors: {some(others)}"
+        )
     for _ in _WRAPPERS:  # each may be there once
         prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in named)), "")
         named = {k.removeprefix(prefix): v for k, v in named.items()}

@@ -1,18 +1,19 @@
 """PyTorch checkpoint files read without executing anything they hold.
 
 A file's structure is checked first: no entry may be compressed, shared or longer than the file. Its pickle becomes
-descriptions, by `pickles`. What those claim of tensors and arrays is compared with what the file holds, and only when
-all of it fits are tensors made.
+descriptions, by `pickles`. What those claim of tensors and arrays is compared with what the file holds and with what a
+UPerNet could need, and only when all of it fits are tensors made. A safetensors file is checked by its header.
 """
 
 from __future__ import annotations
 
-import io
+import json
 import re
 import struct
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from io import BufferedReader, BytesIO
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -24,23 +25,41 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from upernet.config import UserError, WorkError
-from upernet.dialects.pickles import PICKLE_BYTES, Array, Pickle, Placeholder, RefusedError, TensorView, sizes
+from upernet.dialects.pickles import (
+    PICKLE_BYTES,
+    PICKLE_STEPS,
+    Array,
+    Pickle,
+    Placeholder,
+    RefusedError,
+    TensorView,
+    sizes,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Placeholder", "read_checkpoint"]
+__all__ = ["Placeholder", "read_checkpoint", "read_index", "read_safetensors"]
 
 DEPTH = 64
 """Deepest nesting of containers."""
 EXPANSION = 8
 """Bytes of all tensors and arrays together, as a multiple of the file's size; above 1 for weights that are shared."""
+TENSORS = 2**16
+"""Most tensors and arrays of a file; a UPerNet has about a thousand, its optimiser two more for each."""
+SIDE = 2**15
+"""Largest size in a dimension of a tensor that has several, or is empty: each class that it stands for takes a name and
+a colour, which no data in the file pay for. The largest of a UPerNet is 8192."""
+LISTING_BYTES = 2**24
+"""Longest list of what a file holds: a zip's entries, a safetensors header, an index of shards."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype)
 _OPEN = object()
 _NUMERIC = re.compile(r"[biufc]\d{1,2}|\?")
+_SAFETENSORS = re.compile(r"BOOL|[IU](8|16|32|64)|F(16|32|64)|BF16|F8_E[45]M[23]|C64")
+_SHARD = re.compile(r"\w[\w.+-]{0,200}", re.ASCII)
 
 
 def read_checkpoint(path: str | Path) -> Any:
@@ -59,16 +78,44 @@ def read_checkpoint(path: str | Path) -> Any:
         UserError: If there is no such file.
         WorkError: If it is damaged, no checkpoint, or asks for what no checkpoint needs.
     """
-    path = Path(path)
+    return _opened(Path(path), _read)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        UserError: If there is no such file.
+        WorkError: If it is none, damaged, or claims what no UPerNet has.
+    """
+    tensors: dict[str, Tensor] = _opened(path, _read_safetensors)
+    return tensors
+
+
+def read_index(path: Path) -> list[Path]:
+    """The files over which an index (`….index.json`) spreads a checkpoint, each once; none is opened.
+
+    Raises:
+        UserError: If there is no such index.
+        WorkError: If it is none, or names anything else than files beside it.
+    """
+    files: list[Path] = _opened(path, _read_index)
+    return files
+
+
+def _opened(path: Path, read: Callable[[Path, BufferedReader], Any]) -> Any:
+    """What `read` makes of a file; whatever it raises becomes one line."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the checkpoint file, such as {path / 'checkpoint.pth'}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is a device or pipe; give a file")  # opening one may wait for ever
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({_line(getattr(error, 'strerror', None) or error)})") from error
     with file:
         try:
-            return _read(path, file)
+            return read(path, file)
         except RefusedError as error:
             raise WorkError(f"{path}: {_line(error)}") from error
         # Damage can surface as nearly any exception: of zipfile, struct, codecs, numpy, torch, or for want of memory.
@@ -82,7 +129,7 @@ def _line(value: object) -> str:
     return text if len(text) <= 300 else text[:300] + "…"
 
 
-def _read(path: Path, file: IO[bytes]) -> Any:
+def _read(path: Path, file: BufferedReader) -> Any:
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(512)
@@ -97,17 +144,78 @@ def _read(path: Path, file: IO[bytes]) -> Any:
     if start.startswith(b"version https://git-lfs"):
         raise RefusedError("is a pointer of Git LFS, not the checkpoint itself; fetch it with git lfs pull")
     if promising or (path.suffix == ".safetensors" and start[0] != 0x80):
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise RefusedError(f"no readable safetensors file ({error})") from error
+        return _read_safetensors(path, file)
     if start[0] != 0x80:
         raise RefusedError(f"no checkpoint: starts with {start[:8]!r}, expected a file of torch.save or safetensors")
     return _read_legacy(file, size)
 
 
-def _read_zip(file: IO[bytes], size: int) -> Any:
-    with zipfile.ZipFile(file) as archive:
+def _json(text: bytes) -> Any:
+    """JSON in which no key comes twice, for readers differ in which they take."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in made:
+                raise RefusedError(f"names {key[:100]!r} twice; it may be hostile")
+            made[key] = value
+        return made
+
+    return json.loads(text.decode(), object_pairs_hook=once)
+
+
+def _read_safetensors(path: Path, file: BufferedReader) -> dict[str, Tensor]:
+    """Claims that its library lets pass are refused here, the other ones there."""
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LISTING_BYTES:
+            raise RefusedError(f"no readable safetensors file: its header claims {length} bytes; it may be hostile")
+        header = _json(file.read(length))
+        header.pop("__metadata__", None)
+        if len(header) > TENSORS:
+            raise RefusedError(f"holds {len(header)} tensors, more than {TENSORS}; it may be hostile")
+        for name, claim in header.items():
+            _check_sides(sizes(claim["shape"]), name[:100])
+            if not _SAFETENSORS.fullmatch(claim["dtype"]):
+                raise RefusedError(f"tensor {name[:100]!r} has the type {claim['dtype'][:40]!r}; valid: such as 'F32'")
+        return load_file(path)
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RefusedError(f"no readable safetensors file ({type(error).__name__}: {error})") from error
+
+
+def _read_index(path: Path, file: BufferedReader) -> list[Path]:
+    if path.stat().st_size > LISTING_BYTES:
+        raise RefusedError(f"is longer than {LISTING_BYTES} bytes; it may be hostile")
+    content = _json(file.read())
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not shards:
+        raise RefusedError("names no weight files beside it")
+    files: dict[Path, None] = {}
+    for name in shards.values():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise RefusedError(f"names no weight files beside it but {str(name)[:100]!r}; valid: 'model-1-of-2.bin'")
+        if path.parent / name not in files and not (path.parent / name).is_file():
+            raise RefusedError(f"names the weight file {name!r}, which is not beside it; download it too")
+        files[path.parent / name] = None
+    return list(files)
+
+
+def _check_sides(size: tuple[int, ...], where: str) -> None:
+    if (len(size) > 1 or 0 in size) and max(size) > SIDE:
+        raise RefusedError(f"tensor {where!r} claims a side of {max(size)}, no UPerNet has one above {SIDE}")
+
+
+class _Listed(BufferedReader):
+    """A file of which no long piece is read at once, as `zipfile` does with its list of entries."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LISTING_BYTES:
+            raise RefusedError(f"its list of entries claims {size} bytes, more than {LISTING_BYTES}; it may be hostile")
+        return super().read(size)
+
+
+def _read_zip(whole: BufferedReader, size: int) -> Any:
+    with _Listed(whole.raw) as file, zipfile.ZipFile(file) as archive:
         _check_entries(file, size, archive)
         entries = {entry.filename: entry for entry in archive.infolist()}
         roots = [name.removesuffix("data.pkl") for name in entries if re.fullmatch(r"[^/]+/data\.pkl", name)]
@@ -122,7 +230,8 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
         entry = entries[f"{root}data.pkl"]
         if entry.file_size > PICKLE_BYTES:
             raise RefusedError(f"its pickle is longer than {PICKLE_BYTES} bytes; it may be hostile")
-        described = Pickle(io.BytesIO(archive.read(entry))).load()
+        with archive.open(entry) as part:
+            described = Pickle(BytesIO(_take(part, entry.file_size).numpy().tobytes())).load()
         data = {name.removeprefix(f"{root}data/"): e for name, e in entries.items() if name.startswith(f"{root}data/")}
 
         def load(key: str) -> Tensor:
@@ -225,10 +334,15 @@ class _Builder:
         """`held`: the storages' bytes, by key. `size`: the file's. `load`: reads a storage as uint8."""
         self.held, self.limit, self.load = held, EXPANSION * size, load
         self.done: dict[int, Any] = {}
-        self.bytes = 0
+        self.parts: dict[int, int] = {}
+        self.bytes = self.tensors = self.visited = 0
         self.storages: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def value(self, given: Any, where: str = "", depth: int = 0) -> Any:
+        # What is shared counts wherever it occurs: whoever prints or copies a value visits it that often.
+        before, self.visited = self.visited, self.visited + self.parts.get(id(given), 1)
+        if self.visited > PICKLE_STEPS:
+            raise RefusedError(f"holds more than {PICKLE_STEPS} values, counting shared ones anew; it may be hostile")
         if type(given) in _PLAIN:
             return given
         if id(given) not in self.done:
@@ -236,6 +350,7 @@ class _Builder:
                 raise RefusedError(f"nests its containers deeper than {DEPTH}; it may be hostile")
             self.done[id(given)] = _OPEN
             self.done[id(given)] = self.new(given, where, depth + 1)
+            self.parts[id(given)] = self.visited - before
         if self.done[id(given)] is _OPEN:
             raise RefusedError("damaged: a tuple that holds itself")
         return self.done[id(given)]
@@ -267,7 +382,9 @@ class _Builder:
         return made
 
     def claim(self, count: int, where: str) -> None:
-        self.bytes += count
+        self.bytes, self.tensors = self.bytes + count, self.tensors + 1
+        if self.tensors > TENSORS:
+            raise RefusedError(f"holds more than {TENSORS} tensors and arrays, up to {where!r}; it may be hostile")
         if self.bytes > self.limit:
             raise RefusedError(
                 f"its tensors, up to {where!r}, claim {self.bytes} bytes, the file holds "
@@ -284,12 +401,12 @@ class _Builder:
             )
         values, have = prod(given.size), held // given.dtype.itemsize
         reach = given.offset + sum((n - 1) * step for n, step in zip(given.size, given.stride, strict=True)) + 1
-        # An empty tensor reaches nothing, yet its other sizes can be absurd.
-        claimed, limit = (max(values, reach), have) if values else (max(given.size), 2**40)
-        if claimed > limit:
+        if values and max(values, reach) > have:
             raise RefusedError(
-                f"tensor {where!r} claims {claimed} values, the file holds {have} for it; it is damaged or hostile"
+                f"tensor {where!r} claims {max(values, reach)} values, the file holds {have} for it; "
+                "it is damaged or hostile"
             )
+        _check_sides(given.size, where)
         self.claim(values * given.dtype.itemsize, where)
         if self.load is None:
             return None
@@ -314,6 +431,8 @@ class _Builder:
         if not isinstance(data, bytes | bytearray):
             raise RefusedError(f"damaged: the numpy array {where!r} holds no bytes")
         values, have = prod(sizes(shape)), len(data) // dtype.itemsize
+        if not values:
+            _check_sides(shape, where)
         if values * dtype.itemsize != len(data):
             raise RefusedError(
                 f"the numpy array {where!r} claims {values} values, the file holds {have} for it; "

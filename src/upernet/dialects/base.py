@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.data.labels import Labels
 from upernet.data.vocabulary import vocabulary
 from upernet.model import UPerNet
 from upernet.tasks import Semantic
@@ -35,18 +35,28 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Reading:
-    """A model of ours, not yet built: its configuration and its tensors in our names."""
+    """A model of ours, not yet built.
+
+    Attributes:
+        config: Its network.
+        tasks: Its tasks by name.
+        inference: How photographs reach it.
+        tensors: Its state dict in our names.
+        named: What the file calls a tensor of ours.
+    """
 
     config: ModelConfig
     tasks: dict[str, Task]
     inference: InferenceConfig
     tensors: dict[str, Tensor]
+    named: Callable[[str], str] = str
 
 
 class Dialect(Protocol):
     """A module of this room: one software's way to store a UPerNet."""
 
     NAME: str
+    SOFTWARE: str
 
     def matches(self, keys: set[str]) -> bool:
         """Whether a state dict with these names is of this kind."""
@@ -61,9 +71,23 @@ class Dialect(Protocol):
         ...
 
 
-def three(values: Any, scale: float = 1.0) -> tuple[float, float, float]:
-    """Mean or standard deviation of three channels, divided by `scale`, to more digits than float32 holds."""
-    first, second, third = (round(float(v) / scale, 9) for v in values)
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, ends of lines too, written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def three(values: Any, what: str, where: str, scale: float = 1.0, low: float = -math.inf) -> tuple[float, float, float]:
+    """Mean or standard deviation of three channels, divided by `scale`, to more digits than float32 holds.
+
+    Raises:
+        UserError: If they are not three finite numbers above `low`.
+    """
+    listed = list(values) if isinstance(values, (list, tuple)) else []
+    if len(listed) != 3 or not all(isinstance(v, (int, float)) and math.isfinite(v) and v > low for v in listed):
+        above = "" if low == -math.inf else f" above {low:g}"
+        example = [round(v * scale, 3) for v in (0.229, 0.224, 0.225)]
+        raise UserError(f"{where}: {what} {values!r} is not three numbers{above}; for example {example}")
+    first, second, third = (round(v / scale, 9) for v in listed)
     return first, second, third
 
 
@@ -71,13 +95,16 @@ def pool_scales(tensors: Mapping[str, Tensor], said: Any, where: str) -> tuple[i
     """Bins of the PPM's branches: what a file says, else the usual ones.
 
     Raises:
-        UserError: If they are not as many as there are branches.
+        UserError: If they are no numbers of bins, or not as many as there are branches.
     """
-    scales = tuple(said) if isinstance(said, (list, tuple)) and said else (1, 2, 3, 6)
+    usual = (1, 2, 3, 6)
+    scales: Sequence[Any] = usual if said is None else said if isinstance(said, (list, tuple)) else ()
+    if not scales or not all(isinstance(s, int) and 1 <= s <= 64 for s in scales):
+        raise UserError(f"{where}: pool_scales {said!r} are no numbers of bins from 1 to 64; for example {list(usual)}")
     branches = sum(k.startswith("decoder.ppm.branches.") and k.endswith(".conv.weight") for k in tensors)
-    if len(scales) != branches or not all(isinstance(s, int) for s in scales):
+    if len(scales) != branches:
         raise UserError(f"{where}: pools into {list(scales)} bins by its settings, but holds {branches} branches")
-    return scales
+    return tuple(scales)
 
 
 def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,28 +113,61 @@ def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.flip(1) if k in stems[:1] else v for k, v in tensors.items()}
 
 
-def class_names(count: int, names: Any, palette: Any = None) -> dict[str, str] | list[str]:
+def class_names(count: int, names: Any, palette: Any = None, where: str = "") -> dict[str, str] | list[str]:
     """A class table from what a file says, else that of the data set with so many classes, else numbers.
 
     Args:
         count: K.
-        names: What should be a list of K names.
-        palette: What should be a list of K RGB triples.
+        names: What should be a list of K names; those that occur again are numbered, and all are made printable.
+        palette: What should be a list of K RGB triples, none, or `random`.
+        where: For the error line.
+
+    Raises:
+        UserError: If there is a palette for these names, but not of K RGB triples in 0 … 255.
     """
-    listed = [str(n).strip() for n in names] if isinstance(names, (list, tuple)) and len(names) == count else None
     standard = {150: "ade20k", 19: "cityscapes", 21: "voc"}.get(count)
-    if listed is None or len(set(listed)) != count:
-        return vocabulary(standard) if standard else [f"class {i}" for i in range(count)]
-    if isinstance(palette, (list, tuple)) and len(palette) == count:
-        try:
-            return {name: "#{:02x}{:02x}{:02x}".format(*map(int, c)) for name, c in zip(listed, palette, strict=True)}
-        except (TypeError, ValueError, IndexError):
-            pass
-    return vocabulary(standard) if standard and list(vocabulary(standard)) == listed else listed
+    table = vocabulary(standard) if standard else {}
+    if not isinstance(names, (list, tuple)) or len(names) != count:
+        return table or [f"class {i}" for i in range(count)]
+    listed = _distinct([printable(" ".join(str(n).split())) or f"class {i}" for i, n in enumerate(names)])
+    if palette is None or palette == "random":
+        return table if list(table) == listed else listed
+    colours = list(palette) if isinstance(palette, (list, tuple)) else []
+    wrong = [c for c in colours if not _is_colour(c)]
+    if len(colours) != count or wrong:
+        found = repr(wrong[0])[:80] if wrong else f"of {len(colours)} colours" if colours else repr(palette)[:80]
+        raise UserError(f"{where}: palette {found}; valid: {count} times red, green, blue in 0 … 255, or 'random'")
+    return {name: "#{:02x}{:02x}{:02x}".format(*map(int, c)) for name, c in zip(listed, colours, strict=True)}
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The same names, those that occur again as `door (2)`."""
+    told: list[str] = []
+    for name in names:
+        number, new = 1, name
+        while new in told or (number > 1 and new in names):
+            number += 1
+            new = f"{name} ({number})"
+        told.append(new)
+    return told
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(isinstance(v, (int, float)) and v == v // 1 and 0 <= v <= 255 for v in value)
+    )
 
 
 def semantic_tasks(
-    tensors: Mapping[str, Tensor], channels: list[int], names: Any, palette: Any, where: str, dropout: float = 0.1
+    tensors: Mapping[str, Tensor],
+    channels: list[int],
+    names: Any,
+    palette: Any,
+    where: str,
+    dropout: float = 0.1,
+    level: int | None = None,
 ) -> dict[str, Task]:
     """Plain segmentation, with the auxiliary head if there is one, as their tensors in our names show them.
 
@@ -118,23 +178,28 @@ def semantic_tasks(
         palette: Their colours, if any.
         where: For error lines.
         dropout: Before the classifiers, in training.
+        level: Which of the levels the auxiliary head reads, 0 … 3; the one its channels fit if none.
 
     Raises:
-        UserError: If there is a single output channel, or the auxiliary head reads none of the levels.
+        UserError: If there is a single output channel, or the auxiliary head does not fit its level.
     """
     classes = tensors["heads.semantic.classifier.weight"].shape[0]
     if classes == 1:
         raise UserError(f"{where}: one output channel, a sigmoid, and this is a softmax over classes; two are needed")
-    labels = class_names(classes, names, palette)
+    labels = class_names(classes, names, palette, where)
     tasks: dict[str, Task] = {"semantic": Semantic(labels=labels, dropout=dropout)}
     if "heads.auxiliary.classifier.weight" in tensors:
         convs = sum(k.startswith("heads.auxiliary.convs.") and k.endswith(".conv.weight") for k in tensors)
         first = tensors["heads.auxiliary.convs.0.conv.weight" if convs else "heads.auxiliary.classifier.weight"]
-        if first.shape[1] not in channels:
-            raise UserError(f"{where}: the auxiliary head reads {first.shape[1]} channels; the levels have {channels}")
+        reads = first.shape[1]
+        if level is None:  # all published ones read c4, and levels may have the same channels
+            level = next((n for n in (2, 0, 1, 3) if channels[n] == reads), 2)
+        if channels[level] != reads:
+            levels = ", ".join(f"c{n + 2} {c}" for n, c in enumerate(channels))
+            raise UserError(f"{where}: the auxiliary head on c{level + 2} reads {reads} channels; there are {levels}")
         tasks["auxiliary"] = Semantic(
             labels=labels,
-            level=f"c{channels.index(first.shape[1]) + 2}",
+            level=f"c{level + 2}",
             convs=convs,
             width=first.shape[0] if convs else 256,
             dropout=dropout,
@@ -145,8 +210,8 @@ def semantic_tasks(
     return tasks
 
 
-def require_semantic(model: UPerNet, tasks: Mapping[str, Task], software: str) -> Labels:
-    """The classes of a model that other software can hold: plain segmentation, perhaps with its auxiliary head.
+def require_semantic(model: UPerNet, tasks: Mapping[str, Task], software: str) -> tuple[Semantic, Semantic | None]:
+    """The tasks of a model that other software can hold: plain segmentation, perhaps with its auxiliary head.
 
     Raises:
         UserError: If the model has other tasks, or a head or decoder that `software` has not.
@@ -165,4 +230,5 @@ def require_semantic(model: UPerNet, tasks: Mapping[str, Task], software: str) -
             f"{software} pools adaptively and convolves before upsampling; "
             f"this model has pooling {config.pooling!r}, ppm_order {config.ppm_order!r}"
         )
-    return semantic.classes
+    auxiliary = tasks.get("auxiliary")
+    return semantic, auxiliary if isinstance(auxiliary, Semantic) else None

@@ -13,6 +13,7 @@ from upernet.tasks import Material, Object, Part, Scene
 from upernet.tasks.base import Task
 
 NAME = "csail"
+SOFTWARE = "the authors' code"
 
 _COMMON: list[Row] = [
     ("encoder.conv1.{x}", "backbone.body.conv1.0.{x}"),
@@ -66,26 +67,27 @@ def read(checkpoint: Checkpoint) -> Reading:
                 f"{where}: without its {half}; give both files, encoder_epoch_N.pth and decoder_epoch_N.pth"
             )
     multitask = "decoder.conv_fusion.0.weight" in keys
-    tensors = (_MULTITASK_TABLE if multitask else _PIXEL_TABLE).to_ours(checkpoint.tensors, where)
-    name, args, channels = identify(tensors, where)
+    table = _MULTITASK_TABLE if multitask else _PIXEL_TABLE
+    tensors = table.to_ours(checkpoint.tensors, where)
+    name, args, channels = identify(tensors, where, table.their_name)
     tensors = {k: v.reshape(v.shape[:2]) if k == "heads.scene.classifier.weight" else v for k, v in tensors.items()}
     width = tensors["decoder.fusion.conv.weight"].shape[0]
     if not multitask:
         config = ModelConfig(backbone=name, backbone_args=args, width=width, ppm_order="upsample_conv")
         tasks = semantic_tasks(tensors, channels, None, None, where, dropout=0.0)
-        return Reading(config, tasks, _INFERENCE, tensors)
+        return Reading(config, tasks, _INFERENCE, tensors, table.their_name)
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
         width=width,
         pooling="precise",
         ppm_order="upsample_conv",
-        mean=three(_CAFFE_MEAN, 255),
-        std=three((1, 1, 1), 255),
+        mean=three(_CAFFE_MEAN, "mean", where, 255),
+        std=three((1, 1, 1), "std", where, 255),
     )
     counts = {k.split(".")[1]: len(v) for k, v in tensors.items() if re.fullmatch(r"heads\.\w+\.classifier\.bias", k)}
     tasks = _unified_tasks(counts, tensors["heads.object.convs.0.conv.weight"].shape[0], where)
-    return Reading(config, tasks, _INFERENCE, flip_stem(tensors))
+    return Reading(config, tasks, _INFERENCE, flip_stem(tensors), table.their_name)
 
 
 def _unified_tasks(counts: dict[str, int], width: int, where: str) -> dict[str, Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from upernet.checkpoint import plain_state
-from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import family, identify
+from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
+from upernet.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
 from upernet.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three
 from upernet.dialects.keys import KeyTable, Row, conv_norm
 from upernet.dialects.swin import join_attention, split_attention, with_position_indices
@@ -18,6 +19,7 @@ from upernet.model import UPerNet
 from upernet.tasks.base import Task
 
 NAME = "huggingface"
+SOFTWARE = "Hugging Face"
 
 _HEADS: list[Row] = [
     *conv_norm("decode_head.psp_modules.{i}.1", "decoder.ppm.branches.{i}", "conv", "batch_norm"),
@@ -110,6 +112,8 @@ def read(checkpoint: Checkpoint) -> Reading:
     where, said = checkpoint.name, checkpoint.settings.get(_CONFIG, {})
     prepared = checkpoint.settings.get(_PREPROCESSOR, {})
     theirs = {_hub_name(k): v for k, v in checkpoint.tensors.items()}
+    if len(theirs) < len(checkpoint.tensors):
+        raise WorkError(f"{where}: holds tensors under their older and their newer names at once; one of them is valid")
     kind = _kind(theirs.keys())
     if kind is None:
         some = next((k for k in theirs if k.startswith("backbone.")), "none")
@@ -129,13 +133,14 @@ def read(checkpoint: Checkpoint) -> Reading:
             raise UserError(f"{where}: backbone_config.{key} {body[key]!r} is not run here; valid: {value!r}")
     if prepared.get("do_normalize") is False:
         raise UserError(f"{where}: {_PREPROCESSOR} has do_normalize false; only images that are normalised are read")
-    tensors = _TABLES[kind].to_ours(join_attention(theirs, _QKV, "qkv") if kind == "swin" else theirs, where)
-    name, args, channels = identify(tensors, where)
-    classes = tensors["heads.semantic.classifier.weight"].shape[0]
-    names = said.get("id2label")
-    listed = [names.get(str(i)) for i in range(classes)] if isinstance(names, dict) else None
-    # Their default names say nothing.
-    listed = None if listed is None or listed[0] in (None, "LABEL_0") else listed
+    table = _TABLES[kind]
+    tensors = table.to_ours(join_attention(theirs, _QKV, "qkv") if kind == "swin" else theirs, where)
+
+    def named(ours: str) -> str:
+        return table.their_name(ours).replace(".self.qkv.", ".self.{query,key,value}.")
+
+    name, args, channels = identify(tensors, where, named)
+    mean, std = _normalisation(prepared, where)
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
@@ -143,11 +148,61 @@ def read(checkpoint: Checkpoint) -> Reading:
         pool_scales=pool_scales(tensors, said.get("pool_scales"), where),
         level_norm=kind != "resnet",
         level_norm_eps=1e-5 if kind == "swin" else 1e-6,
-        mean=three(prepared.get("image_mean") or (0.485, 0.456, 0.406)),
-        std=three(prepared.get("image_std") or (0.229, 0.224, 0.225)),
+        mean=mean,
+        std=std,
     )
-    tasks = semantic_tasks(tensors, channels, listed, None, where, dropout=0.0)
-    return Reading(config, tasks, InferenceConfig(short_side=512, max_side=2048), tensors)
+    names = _names(said.get("id2label"), tensors["heads.semantic.classifier.weight"].shape[0])
+    # Theirs reads the third stage, whatever auxiliary_in_channels says.
+    tasks = semantic_tasks(tensors, channels, names, None, where, dropout=0.0, level=2)
+    return Reading(config, tasks, _inference(prepared, where), tensors, named)
+
+
+def _names(said: Any, count: int) -> list[str] | None:
+    """Class names by id, or none where there are only the library's default ones, which say nothing."""
+    if not isinstance(said, dict):
+        return None
+    names = [str(said.get(str(i), f"class {i}")) for i in range(count)]
+    silent = all(name in (f"LABEL_{i}", f"class {i}") for i, name in enumerate(names))
+    return None if silent else names
+
+
+def _normalisation(
+    prepared: Mapping[str, Any], where: str
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation for images in [0, 1]; theirs are for pixels times `rescale_factor`."""
+    factor = prepared.get("rescale_factor", 1 / 255) if prepared.get("do_rescale", True) else 1
+    if not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+        raise UserError(f"{where}: {_PREPROCESSOR} rescale_factor {factor!r} is no positive number; such as {1 / 255}")
+    values: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+    for key in values:
+        said = prepared.get(key)
+        if said is not None:
+            values[key] = (said,) * 3 if isinstance(said, (int, float)) else said
+    mean = three(values["image_mean"], f"{_PREPROCESSOR} image_mean", where, 255 * factor)
+    return mean, three(values["image_std"], f"{_PREPROCESSOR} image_std", where, 255 * factor, low=0)
+
+
+def _inference(prepared: Mapping[str, Any], where: str) -> InferenceConfig:
+    """The size to which their processor brings images, as a shorter side: here the aspect is always kept.
+
+    `{height, width}` stretches there, so that only images of that aspect reach the network as they do there.
+
+    Raises:
+        UserError: If the size is neither that nor `{shortest_edge}`.
+    """
+    if prepared.get("do_resize") is False:
+        return InferenceConfig()
+    said = prepared.get("size")
+    size = {"shortest_edge": 512} if said is None else {"shortest_edge": said} if isinstance(said, int) else said
+    sides = {k: v for k, v in size.items() if v is not None} if isinstance(size, dict) else {}
+    known = sides.keys() in ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
+    if not known or not all(isinstance(v, int) and v >= 32 for v in sides.values()):
+        raise UserError(
+            f"{where}: {_PREPROCESSOR} size {said!r} is not read; valid: {{'height': 512, 'width': 512}} or "
+            "{'shortest_edge': 512}, from 32 pixels"
+        )
+    short, long = min(sides.values()), max(sides.values())
+    return InferenceConfig(short_side=short, max_side=long if long > short else max(2048, short))
 
 
 def write(
@@ -158,18 +213,19 @@ def write(
     Raises:
         UserError: If the library has no such network.
     """
-    labels = require_semantic(model, tasks, NAME)
-    config, auxiliary = model.config, tasks.get("auxiliary")
+    semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
+    config, names = model.config, semantic.classes.names
     if config.align_corners or model.logits_align_corners:
-        raise UserError(f"{NAME} has align_corners false everywhere; this model has true")
+        raise UserError(f"{SOFTWARE} has align_corners false everywhere; this model has true")
     tensors = plain_state(model)
     own = family(tensors)
     kind = "resnet" if own == "plain" else own if own in _TABLES else None
     if kind is None or config.level_norm != (kind != "resnet"):
         raise UserError(
-            f"{NAME} has UperNet on ResNet with the 7×7 stem, and on ConvNeXt and Swin with level_norm; this model has "
-            f"{config.backbone!r} with level_norm {config.level_norm}"
+            f"{SOFTWARE} has UPerNet on ResNet with the 7×7 stem, and on ConvNeXt and Swin with level_norm; this model "
+            f"has {config.backbone!r} with level_norm {config.level_norm}"
         )
+    backbone = _backbone_config(measure(tensors, config.backbone), config.backbone)
     theirs = _TABLES[kind].to_theirs(tensors, config.backbone)
     if kind == "swin":
         theirs = split_attention(theirs, _QKV, "qkv")
@@ -177,59 +233,56 @@ def write(
     said: dict[str, Any] = {
         "architectures": ["UperNetForSemanticSegmentation"],
         "model_type": "upernet",
-        "backbone_config": _backbone_config(kind, tensors, model.backbone.channels),
+        "backbone_config": backbone,
         "hidden_size": config.width,
         "pool_scales": list(config.pool_scales),
         "use_auxiliary_head": auxiliary is not None,
-        "id2label": {str(i): name for i, name in enumerate(labels.names)},
-        "label2id": {name: i for i, name in enumerate(labels.names)},
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
     }
     if auxiliary is not None:
-        level = int(auxiliary.level[1]) - 2 if re.fullmatch("c[2-5]", auxiliary.level) else -1
-        if level != 2:
-            raise UserError(f"{NAME} puts the auxiliary head on 'c4'; this model's reads {auxiliary.level!r}")
-        convs = sum(k.endswith(".conv.weight") for k in tensors if k.startswith("heads.auxiliary.convs."))
+        if auxiliary.level != "c4":
+            raise UserError(f"{SOFTWARE} puts the auxiliary head on 'c4'; this model's reads {auxiliary.level!r}")
         said |= {
-            "auxiliary_in_channels": model.backbone.channels[level],
+            "auxiliary_in_channels": model.backbone.channels[2],
             "auxiliary_channels": tensors["heads.auxiliary.classifier.weight"].shape[1],
-            "auxiliary_num_convs": convs,
+            "auxiliary_num_convs": auxiliary.convs,
             "auxiliary_concat_input": False,
+            "auxiliary_loss_weight": auxiliary.weight,
         }
+    side = inference.short_side
     prepared = {
         "image_processor_type": "SegformerImageProcessor",
-        "do_resize": True,
-        "size": {"height": inference.short_side or 512, "width": inference.short_side or 512},
+        **({"do_resize": False} if side is None else {"do_resize": True, "size": {"height": side, "width": side}}),
         "do_rescale": True,
         "do_normalize": True,
         "image_mean": list(config.mean),
         "image_std": list(config.std),
-        "do_reduce_labels": len(labels) == 150,
+        "do_reduce_labels": len(names) == 150,
     }
     return theirs, {_CONFIG: said, _PREPROCESSOR: prepared}
 
 
-def _backbone_config(kind: str, tensors: Mapping[str, Tensor], channels: list[int]) -> dict[str, Any]:
-    """What the library needs to build the backbone of tensors in our names."""
-    out = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
-    if kind == "resnet":
-        depths = [
-            len({k.split(".")[3] for k in tensors if k.startswith(f"backbone.body.layer{n}.")}) for n in (1, 2, 3, 4)
-        ]
-        layer = "bottleneck" if "backbone.body.layer1.0.conv3.weight" in tensors else "basic"
-        stem = tensors["backbone.body.conv1.weight"].shape[0]
-        shape = {"embedding_size": stem, "hidden_sizes": channels, "depths": depths, "layer_type": layer}
-        return {"model_type": "resnet", **shape, **out}
-    stage = "stages" if kind == "convnext" else "layers"
-    depths = [
-        len({k.split(".")[4] for k in tensors if k.startswith(f"backbone.body.{stage}_{n}.blocks.")}) for n in range(4)
-    ]
-    if kind == "convnext":
-        return {"model_type": "convnext", "hidden_sizes": channels, "depths": depths, **out}
-    tables = [tensors[f"backbone.body.layers_{n}.blocks.0.attn.relative_position_bias_table"] for n in range(4)]
-    window = int((tables[0].shape[0] ** 0.5 + 1) / 2)
-    heads = [table.shape[1] for table in tables]
-    shape = {"embed_dim": channels[0], "depths": depths, "num_heads": heads, "window_size": window}
-    return {"model_type": "swin", **shape, **out}
+def _backbone_config(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
+    """What the library needs to build a backbone.
+
+    Raises:
+        UserError: If it is a ResNet with groups, other widths, or averaging shortcuts.
+    """
+    out = {"depths": shape.depths, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    if isinstance(shape, ResNet):
+        if shape.widths != shape.planes or shape.groups != 1 or shape.averaged:
+            raise UserError(
+                f"{SOFTWARE} has plain ResNet blocks only, no ResNeXt, no wide ones and no averaging shortcuts; this "
+                f"model has {name!r}; 'resnet50' can be written"
+            )
+        layer = "bottleneck" if shape.bottleneck else "basic"
+        stem = {"embedding_size": shape.stem[1], "hidden_sizes": shape.channels, "layer_type": layer}
+        return {"model_type": "resnet", **stem, **out}
+    if isinstance(shape, ConvNeXt):
+        return {"model_type": "convnext", "hidden_sizes": shape.channels, **out}
+    windows = {"embed_dim": shape.channels[0], "num_heads": shape.heads, "window_size": shape.window}
+    return {"model_type": "swin", **windows, **out}
 
 
 def _hub_name(key: str) -> str:

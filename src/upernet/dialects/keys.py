@@ -48,6 +48,10 @@ class KeyTable:
         """
         return _rename(tensors, self._to_theirs, where)
 
+    def their_name(self, ours: str) -> str:
+        """What a tensor of ours is called there, or its own name where no row has it."""
+        return _renamed(ours, self._to_theirs) or ours
+
 
 def conv_norm(theirs: str, ours: str, conv: str, norm: str) -> list[Row]:
     """The two rows of one of our `ConvBNReLU`, whose convolution and norm are called `conv` and `norm` there."""
@@ -61,19 +65,23 @@ def some(keys: Iterable[str]) -> str:
 
 
 def _rename(tensors: Mapping[str, Tensor], rows: list[tuple[re.Pattern[str], str]], where: str) -> dict[str, Tensor]:
-    renamed: dict[str, Tensor] = {}
+    renamed: dict[str, str] = {}
     unknown = []
-    for key, value in tensors.items():
-        found = next((m.expand(new) for old, new in rows if (m := old.fullmatch(key))), None)
+    for key in tensors:
+        found = _renamed(key, rows)
         if found is None:
             unknown.append(key)
         elif found in renamed:
-            raise WorkError(f"{where}: two tensors mean {found}, one of them {key}")
+            raise WorkError(f"{where}: two tensors for one place: {some([renamed[found], key])}")
         else:
-            renamed[found] = value
+            renamed[found] = key
     if unknown:
         raise WorkError(f"{where}: {len(unknown)} tensors have no place in this network: {some(unknown)}")
-    return renamed
+    return {new: tensors[key] for new, key in renamed.items()}
+
+
+def _renamed(key: str, rows: list[tuple[re.Pattern[str], str]]) -> str | None:
+    return next((m.expand(new) for old, new in rows if (m := old.fullmatch(key))), None)
 
 
 def _pattern(template: str) -> re.Pattern[str]:

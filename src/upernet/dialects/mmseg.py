@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,16 @@ from torch import Tensor
 
 from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import family, identify
+from upernet.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
 from upernet.dialects.base import Checkpoint, Reading, flip_stem, pool_scales, require_semantic, semantic_tasks, three
 from upernet.dialects.keys import KeyTable, Row
 from upernet.dialects.swin import toolbox_merging, with_position_indices
 from upernet.model import UPerNet
+from upernet.tasks import Semantic
 from upernet.tasks.base import Task
 
 NAME = "mmseg"
+SOFTWARE = "MMSegmentation"
 
 _HEADS: list[Row] = [
     ("decode_head.psp_modules.{i}.1.*", "decoder.ppm.branches.{i}.*"),
@@ -69,39 +70,39 @@ _TABLES = {
     "convnext": KeyTable(_HEADS + _CONVNEXT),
     "swin": KeyTable(_HEADS + _SWIN, dropped=["*.attn.w_msa.relative_position_index"]),
 }
-_TYPES = {"deep": "ResNetV1c", "plain": "ResNet", "convnext": "mmpretrain.ConvNeXt", "swin": "SwinTransformer"}
-"""Enough for a reader to know the network by; what of it the tensors show is not repeated."""
 _MERGING = r"backbone\.body\.layers_\d\.downsample\.(reduction\.weight|norm\.(weight|bias))"
+# Steps of a test pipeline that leave images at their own size.
+_SIZELESS = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")
 _IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 
 
 def matches(keys: set[str]) -> bool:
-    """Whether these are the names of the toolbox's UPerHead."""
+    """Whether these are the names of MMSegmentation's UPerHead."""
     return "decode_head.fpn_bottleneck.conv.weight" in keys and "decode_head.conv_seg.weight" in keys
 
 
 def read(checkpoint: Checkpoint) -> Reading:
-    """Understand a file of the toolbox; see `Dialect.read`."""
+    """Understand a file of MMSegmentation; see `Dialect.read`."""
     where, meta = checkpoint.name, checkpoint.meta
     kind = _kind(checkpoint.tensors.keys(), "backbone.")
     if kind is None:
         some = next((k for k in checkpoint.tensors if k.startswith("backbone.")), "none")
-        raise UserError(f"{where}: a UPerNet of the toolbox on a backbone that is not read yet; it holds {some!r}")
-    tensors = _TABLES[kind].to_ours(checkpoint.tensors, where)
+        raise UserError(f"{where}: MMSegmentation's UPerNet on a backbone that is not read yet; it holds {some!r}")
+    table = _TABLES[kind]
+    tensors = table.to_ours(checkpoint.tensors, where)
     if kind == "swin":
         tensors = toolbox_merging(tensors, _MERGING)
     said = _settings(next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), ""))
     model = _dict(said.get("model"))
     head = _dict(model.get("decode_head"))
     _refuse_other_settings(where, model)
-    bgr, mean, std = _preprocessing(said, model)
+    bgr, mean, std = _preprocessing(said, model, where)
     if bgr:
         tensors = flip_stem(tensors)
-        mean, std = mean[::-1], std[::-1]
-    name, args, channels = identify(tensors, where)
+    name, args, channels = identify(tensors, where, table.their_name)
     labels = _dict(meta.get("dataset_meta"))
-    names = labels.get("classes", meta.get("CLASSES"))
-    tasks = semantic_tasks(tensors, channels, names, labels.get("palette", meta.get("PALETTE")), where)
+    names, palette = labels.get("classes", meta.get("CLASSES")), labels.get("palette", meta.get("PALETTE"))
+    tasks = semantic_tasks(tensors, channels, names, palette, where, level=_auxiliary_level(model, where))
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
@@ -111,66 +112,150 @@ def read(checkpoint: Checkpoint) -> Reading:
         align_corners=bool(head.get("align_corners", "769x769" in Path(where).name + str(meta.get("config")))),
         level_norm=kind in ("convnext", "swin"),
         level_norm_eps=1e-5 if kind == "swin" else 1e-6,
-        mean=three(mean, 255),
-        std=three(std, 255),
+        mean=mean,
+        std=std,
     )
     inference = _inference(said, model, len(tasks["semantic"].classes), config.align_corners)
-    return Reading(config, tasks, inference, tensors)
+    return Reading(config, tasks, inference, tensors, table.their_name)
 
 
 def write(
     model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and `meta` as the toolbox's `load_checkpoint` reads them; its text says what the tensors do not.
+    """Tensors and `meta` as MMSegmentation's `load_checkpoint` reads them; the text in it is the configuration.
 
     Raises:
-        UserError: If the toolbox has no such network.
+        UserError: If MMSegmentation has no such network.
     """
-    labels = require_semantic(model, tasks, NAME)
-    config = model.config
+    semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
+    config, labels = model.config, semantic.classes
     tensors = plain_state(model)
     kind = family(tensors)
     if kind is None or (config.level_norm != (kind in ("convnext", "swin"))):
         raise UserError(
-            f"{NAME} has UPerNet on ResNet, and on ConvNeXt and Swin with level_norm; this model has "
+            f"{SOFTWARE} has UPerNet on ResNet, and on ConvNeXt and Swin with level_norm; this model has "
             f"{config.backbone!r} with level_norm {config.level_norm}"
         )
     if config.corners_of_logits != config.align_corners:
-        raise UserError(f"{NAME} has one align_corners for all; this model has another for its logits")
+        raise UserError(f"{SOFTWARE} has one align_corners for all; this model has another for its logits")
+    backbone = _backbone(measure(tensors, config.backbone), config.backbone)
     if kind == "swin":
         tensors = toolbox_merging(tensors, _MERGING, back=True)
-    tensors = _TABLES[kind].to_theirs(tensors, config.backbone)
+    theirs = _TABLES[kind].to_theirs(tensors, config.backbone)
     if kind == "swin":
-        tensors = with_position_indices(tensors, ".attn.w_msa.relative_position_bias_table")
-    box = (inference.max_side or 2048, inference.short_side or 512)
-    said = {
+        theirs = with_position_indices(theirs, ".attn.w_msa.relative_position_bias_table")
+    pixels = {
         "mean": [round(v * 255, 6) for v in config.mean],
         "std": [round(v * 255, 6) for v in config.std],
         "bgr_to_rgb": True,
     }
-    depth = re.fullmatch(r"resnet(\d+)[a-z]?", config.backbone)
-    head = {
-        "type": "UPerHead",
-        "in_channels": list(model.backbone.channels),
-        "in_index": [0, 1, 2, 3],
-        "pool_scales": list(config.pool_scales),
-        "channels": config.width,
+    shared = {
         "num_classes": len(labels),
+        "norm_cfg": {"type": "BN", "requires_grad": True},
         "align_corners": config.align_corners,
     }
-    network = {
+    network: dict[str, Any] = {
         "type": "EncoderDecoder",
-        "data_preprocessor": {"type": "SegDataPreProcessor", **said},
-        "backbone": {"type": _TYPES[kind]} | ({"depth": int(depth[1])} if depth else {}),
-        "decode_head": head,
+        "data_preprocessor": {"type": "SegDataPreProcessor", **pixels, "pad_val": 0, "seg_pad_val": 255},
+        "backbone": backbone,
+        "decode_head": {
+            "type": "UPerHead",
+            "in_channels": list(model.backbone.channels),
+            "in_index": [0, 1, 2, 3],
+            "pool_scales": list(config.pool_scales),
+            "channels": config.width,
+            "dropout_ratio": semantic.dropout,
+            **shared,
+        },
         "test_cfg": {"mode": "whole"}
         if inference.window is None
         else {"mode": "slide", "crop_size": inference.window, "stride": inference.stride},
     }
-    resize = {"type": "Resize", "scale": box, "keep_ratio": True}
-    text = f"model = {network!r}\ntest_pipeline = [{resize!r}]\n"
+    if auxiliary is not None:
+        network["auxiliary_head"] = _auxiliary_head(auxiliary, model.backbone.channels) | shared
+    steps: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}]
+    if inference.short_side is not None:
+        box = (inference.max_side or 2048, inference.short_side)
+        steps.insert(1, {"type": "Resize", "scale": box, "keep_ratio": True})
+    lines = ["default_scope = 'mmseg'"]
+    # Its ConvNeXt lives in another package of theirs.
+    lines += ["custom_imports = {'imports': ['mmpretrain.models']}"] if kind == "convnext" else []
+    lines += [f"model = {network!r}", f"test_pipeline = {steps!r}"]
     palette = [list(colour) for colour in labels.colours]
-    return tensors, {"dataset_meta": {"classes": list(labels.names), "palette": palette}, "cfg": text}
+    meta = {"dataset_meta": {"classes": list(labels.names), "palette": palette}, "cfg": "\n".join(lines) + "\n"}
+    return theirs, meta
+
+
+def _backbone(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
+    """What MMSegmentation needs to build a backbone.
+
+    Raises:
+        UserError: If it has none of this shape.
+    """
+    if isinstance(shape, ConvNeXt):
+        arch = {"depths": shape.depths, "channels": shape.channels}
+        ends = {"out_indices": [0, 1, 2, 3], "gap_before_final_norm": False}
+        return {"type": "mmpretrain.ConvNeXt", "arch": arch, **ends}
+    if isinstance(shape, Swin):
+        windows = {"num_heads": shape.heads, "window_size": shape.window}
+        return {"type": "SwinTransformer", "embed_dims": shape.channels[0], "depths": shape.depths, **windows}
+    base = shape.planes[0]
+    per_group = shape.widths[0] // shape.groups
+    grouped = shape.groups > 1
+    widths = [(per_group * shape.groups if grouped else base) * 2**n for n in range(4)]
+    if shape.known is None or shape.planes != [base * 2**n for n in range(4)] or shape.widths != widths:
+        raise UserError(
+            f"{SOFTWARE} has ResNet and ResNeXt of 18, 34, 50, 101 and 152 layers whose channels double from stage to "
+            f"stage, no wide ones; this model has {name!r}; 'resnet50c' can be written"
+        )
+    if shape.deep and shape.stem[1] != 2 * shape.stem[0]:
+        raise UserError(
+            f"{SOFTWARE} has stems that double their channels; {name!r} has {shape.stem[0]}, {shape.stem[1]}"
+        )
+    settings = {"depth": int(shape.known.removeprefix("resnet")), "stem_channels": shape.stem[1], "base_channels": base}
+    if not grouped and shape.deep:
+        return {"type": "ResNetV1d" if shape.averaged else "ResNetV1c", **settings}
+    settings |= {"deep_stem": shape.deep, "avg_down": shape.averaged}
+    if not grouped:
+        return {"type": "ResNet", **settings}
+    return {"type": "ResNeXt", "groups": shape.groups, "base_width": per_group, **settings}
+
+
+def _auxiliary_head(auxiliary: Semantic, channels: list[int]) -> dict[str, Any]:
+    """What MMSegmentation needs to build an auxiliary head, beside what it shares with the main one.
+
+    Raises:
+        UserError: If it reads the pyramid instead of the backbone.
+    """
+    if auxiliary.level not in ("c2", "c3", "c4", "c5"):
+        raise UserError(
+            f"{SOFTWARE} puts the auxiliary head on a level of the backbone, such as 'c4'; this model's reads "
+            f"{auxiliary.level!r}; leave it out with --drop auxiliary"
+        )
+    level = int(auxiliary.level[1]) - 2
+    return {
+        "type": "FCNHead",
+        "in_channels": channels[level],
+        "in_index": level,
+        "channels": auxiliary.width if auxiliary.convs else channels[level],
+        "num_convs": auxiliary.convs,
+        "concat_input": False,
+        "dropout_ratio": auxiliary.dropout,
+        "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": auxiliary.weight},
+    }
+
+
+def _auxiliary_level(model: dict[str, Any], where: str) -> int | None:
+    """The level that the configuration gives the auxiliary head, 0 … 3, or none if there is no configuration.
+
+    Raises:
+        UserError: If there is no such level.
+    """
+    head = _dict(model.get("auxiliary_head"))
+    index = head.get("in_index", -1) if head else None
+    if index is not None and not (isinstance(index, int) and -4 <= index < 4):
+        raise UserError(f"{where}: auxiliary_head.in_index {index!r} is no level; valid: 2")
+    return None if index is None else index % 4
 
 
 def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
@@ -190,7 +275,7 @@ def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
             "norm_eval": (False, True),
         },
         "decode_head": {"in_index": ((0, 1, 2, 3),), "input_transform": ("multiple_select", None), "dilation": (1,)},
-        "auxiliary_head": {"in_index": (2,), "dilation": (1,), "align_corners": (aligned,), "kernel_size": (3,)},
+        "auxiliary_head": {"dilation": (1,), "align_corners": (aligned,), "kernel_size": (3,)},
     }
     for name, settings in valid.items():
         block = _dict(model.get(name))
@@ -219,35 +304,46 @@ def _kind(keys: Any, prefix: str) -> str | None:
     return next((kind for kind, sign in signs.items() if prefix + sign in keys), None)
 
 
-def _preprocessing(said: dict[str, Any], model: dict[str, Any]) -> tuple[bool, list[float], list[float]]:
-    """Whether the network sees BGR, and mean and standard deviation in its order on 0 … 255."""
-    for block, flag in (
-        (_dict(model.get("data_preprocessor")), "bgr_to_rgb"),
-        (_dict(said.get("data_preprocessor")), "bgr_to_rgb"),
-        (_dict(said.get("img_norm_cfg")), "to_rgb"),
+def _preprocessing(
+    said: dict[str, Any], model: dict[str, Any], where: str
+) -> tuple[bool, tuple[float, float, float], tuple[float, float, float]]:
+    """Whether the network sees BGR, and mean and standard deviation of RGB in [0, 1].
+
+    Raises:
+        UserError: If they are no such numbers.
+    """
+    for name, block, flag in (
+        ("model.data_preprocessor", _dict(model.get("data_preprocessor")), "bgr_to_rgb"),
+        ("data_preprocessor", _dict(said.get("data_preprocessor")), "bgr_to_rgb"),
+        ("img_norm_cfg", _dict(said.get("img_norm_cfg")), "to_rgb"),
     ):
         mean, std = block.get("mean"), block.get("std")
-        if _colour(mean) and _colour(std):
-            return not block.get(flag, flag == "to_rgb"), list(three(mean)), list(three(std))
-    return False, *_IMAGENET
+        if _is_read(mean) and _is_read(std):
+            mean, std = three(mean, f"{name}.mean", where, 255), three(std, f"{name}.std", where, 255, low=0)
+            bgr = not block.get(flag, flag == "to_rgb")
+            return bgr, *((mean[::-1], std[::-1]) if bgr else (mean, std))
+    mean, std = _IMAGENET
+    return False, three(mean, "mean", where, 255), three(std, "std", where, 255)
 
 
 def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligned: bool) -> InferenceConfig:
     """The test pipeline's box and windows; else those of the data set with so many classes in the published recipes."""
     box: Any = (2049, 1025) if aligned and classes == 19 else (2048, 1024) if classes == 19 else (2048, 512)
-    for step in _steps(said.get("test_pipeline")):
+    steps = _steps(said.get("test_pipeline"))
+    for step in steps:
         found = step.get("img_scale") or step.get("scale")
         if _pair(found):
             box = found
             break
+    own_size = steps and all(step.get("type") in _SIZELESS for step in steps)
     test = _dict(model.get("test_cfg")) or _dict(said.get("test_cfg"))
     window, stride = test.get("crop_size"), test.get("stride")
     if test.get("mode") != "slide" or not (_pair(window) and _pair(stride)):
         published = aligned and classes == 19 and not test
         window, stride = ((769, 769), (513, 513)) if published else (None, None)
     return InferenceConfig(
-        short_side=min(box),
-        max_side=max(box),
+        short_side=None if own_size else min(box),
+        max_side=2048 if own_size else max(box),
         window=None if window is None else (window[0], window[1]),
         stride=None if stride is None else (stride[0], stride[1]),
     )
@@ -258,9 +354,9 @@ def _pair(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) and v >= 32 for v in value)
 
 
-def _colour(value: Any) -> bool:
-    """Whether these are three numbers."""
-    return isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+def _is_read(value: Any) -> bool:
+    """Whether the text gives a value, all of it: what is no literal reads as none."""
+    return value is not None and not (isinstance(value, (list, tuple)) and any(v is None for v in value))
 
 
 def _steps(pipeline: Any) -> list[dict[str, Any]]:

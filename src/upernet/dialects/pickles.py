@@ -12,7 +12,7 @@ import pickle
 import re
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
 from typing import IO, Any, NoReturn
 
@@ -20,10 +20,13 @@ import torch
 
 PICKLE_BYTES = 256 * 2**20
 """Largest pickle that is interpreted, without the tensors' data; honest ones stay far below a tenth of it."""
-PICKLE_STEPS = 10_000_000
-"""Most instructions of one pickle, and elements copied by them: they, not bytes, are what memory grows with."""
+PICKLE_STEPS = 1_000_000
+"""Most instructions of one pickle, and elements copied by them: they, not bytes, are what memory grows with. A training
+checkpoint with its optimiser takes about a tenth."""
 COPIED_BYTES = 64
 """Bytes whose copy counts as one step."""
+COLLISIONS = 32
+"""Comparisons of two keys that count as one step."""
 KEY_PARTS = 1000
 """Most elements of a tuple used as a key: hashing visits each as often as it occurs."""
 DIMENSIONS = 64
@@ -233,15 +236,27 @@ class Pickle:
         self.items_of_top(list).extend(values)
 
     def set_items(self, values: list[Any]) -> None:
-        pairs = zip(values[::2], values[1::2], strict=True)
-        self.items_of_top(dict).update({self.key(k): v for k, v in pairs})
+        target = self.items_of_top(dict)
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            target[self.key(key, target)] = value
 
     def add(self, values: list[Any]) -> None:
-        _expect(self.stack[-1], "a set", set).update(map(self.key, values))
+        self.join(_expect(self.stack[-1], "a set", set), values)
 
-    def key(self, value: Any) -> Any:
-        """The value, if hashing it takes no long: nested tuples are hashed without a limit."""
-        waiting, parts = [value], 0
+    def join(self, target: set[Any], values: list[Any]) -> set[Any]:
+        for value in values:
+            target.add(self.key(value, target))
+        return target
+
+    def key(self, value: Any, others: Sized) -> Any:
+        """The value, once the steps are spent that hashing it and comparing it with the other keys may take.
+
+        Text is hashed with a secret and numbers that count up all differ in their hash; any other key may have been
+        chosen to collide with each one before it. Nested tuples are hashed anew each time, without a limit.
+        """
+        if type(value) in (str, bytes) or (type(value) is int and 0 <= value <= len(others) + 1):
+            return value
+        waiting, parts = [value], 1
         while waiting:
             item = waiting.pop()
             if type(item) in (tuple, frozenset):
@@ -249,7 +264,11 @@ class Pickle:
                 if parts > KEY_PARTS:
                     raise RefusedError(f"holds a key of more than {KEY_PARTS} parts; it may be hostile")
                 waiting.extend(item)
+        self.spend(parts * (1 + len(others) // COLLISIONS))
         return value
+
+    def keep(self, index: int) -> None:
+        self.memo[self.key(index, self.memo)] = self.stack[-1]
 
     # Names and calls, none of which is followed.
 
@@ -343,10 +362,10 @@ _STEPS: dict[bytes, Callable[[Pickle], Any]] = {
     pickle.SETITEMS: lambda p: p.set_items(p.pop_mark()),
     pickle.EMPTY_SET: lambda p: p.push(set()),
     pickle.ADDITEMS: lambda p: p.add(p.pop_mark()),
-    pickle.FROZENSET: lambda p: p.push(frozenset(map(p.key, p.pop_mark()))),
-    pickle.BINPUT: lambda p: p.memo.update({p.number(1): p.stack[-1]}),
-    pickle.LONG_BINPUT: lambda p: p.memo.update({p.number(4): p.stack[-1]}),
-    pickle.MEMOIZE: lambda p: p.memo.update({len(p.memo): p.stack[-1]}),
+    pickle.FROZENSET: lambda p: p.push(frozenset(p.join(set(), p.pop_mark()))),
+    pickle.BINPUT: lambda p: p.keep(p.number(1)),
+    pickle.LONG_BINPUT: lambda p: p.keep(p.number(4)),
+    pickle.MEMOIZE: lambda p: p.keep(len(p.memo)),
     pickle.BINGET: lambda p: p.push(p.memo[p.number(1)]),
     pickle.LONG_BINGET: lambda p: p.push(p.memo[p.number(4)]),
     pickle.GLOBAL: lambda p: p.push(p.name(p.text_line(), p.text_line())),
@@ -368,10 +387,10 @@ def _sequence(p: Pickle, items: Any = (), length: Any = None) -> list[Any]:
 
 
 def _mapping(p: Pickle, items: Any = ()) -> dict[Any, Any]:
-    if isinstance(items, dict):
-        p.spend(len(items))
-        return dict(items)
-    return {p.key(key): value for key, value in _sequence(p, items)}
+    made: dict[Any, Any] = {}
+    for key, value in _sequence(p, list(items.items()) if type(items) is dict else items):
+        made[p.key(key, made)] = value
+    return made
 
 
 def _bytes(p: Pickle, value: Any = b"", encoding: Any = "latin1") -> bytes:
@@ -417,8 +436,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda p, factory=None, items=(): _mapping(p, items),
     "collections.Counter": _mapping,
     "collections.deque": _sequence,
-    "builtins.set": lambda p, items=(): set(map(p.key, _sequence(p, items))),
-    "builtins.frozenset": lambda p, items=(): frozenset(map(p.key, _sequence(p, items))),
+    "builtins.set": lambda p, items=(): p.join(set(), _sequence(p, items)),
+    "builtins.frozenset": lambda p, items=(): frozenset(p.join(set(), _sequence(p, items))),
     "builtins.bytes": _bytes,
     "builtins.bytearray": lambda p, *args: bytearray(_bytes(p, *args)),
     "builtins.complex": lambda p, real, imaginary: complex(real, imaginary),

@@ -9,17 +9,16 @@ from torch import Tensor
 
 from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import family, identify
+from upernet.dialects.backbones import Swin, identify, measure, same_answers
 from upernet.dialects.base import Checkpoint, Reading, require_semantic, semantic_tasks
 from upernet.dialects.keys import KeyTable, Row, conv_norm
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
 
 NAME = "smp"
+SOFTWARE = "segmentation_models_pytorch"
 
 _ROWS: list[Row] = [
-    ("encoder.model.*", "backbone.body.*"),
-    ("encoder.*", "backbone.body.*"),
     ("decoder.feature_norms.*", "decoder.norms.*"),
     *conv_norm("decoder.psp.blocks.{i}.1", "decoder.ppm.branches.{i}", "0", "1"),
     *conv_norm("decoder.psp.out_conv", "decoder.ppm.out", "0", "1"),
@@ -33,9 +32,32 @@ _ROWS: list[Row] = [
     *conv_norm("decoder.fusion_block", "decoder.fusion", "0", "1"),
     ("segmentation_head.0.*", "heads.semantic.classifier.*"),
 ]
-_FROM = KeyTable(_ROWS)
-_TO = KeyTable(_ROWS[1:])
+# Its own encoders, and those that it takes from timm.
+_OWN = KeyTable([("encoder.*", "backbone.body.*"), *_ROWS])
+_TIMM = KeyTable([("encoder.model.*", "backbone.body.*"), *_ROWS])
+_OWN_ENCODERS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x4d",
+    "resnext101_32x8d",
+    "resnext101_32x16d",
+    "resnext101_32x32d",
+)
 _CONFIG = "config.json"
+# What a configuration may say beside arguments of the encoder: shown by tensors, or refused below.
+_SHOWN = {
+    "encoder_name", "encoder_depth", "encoder_weights", "decoder_channels", "decoder_use_norm", "in_channels",
+    "classes", "activation", "upsampling", "aux_params", "output_stride",
+}  # fmt: skip
+# Arguments of encoders that change nothing in evaluation, or nothing for images of any size.
+_IDLE = {
+    "drop_rate", "drop_path_rate", "drop_block_rate", "img_size", "strict_img_size", "dynamic_img_size",
+    "dynamic_img_pad", "always_partition",
+}  # fmt: skip
 
 
 def matches(keys: set[str]) -> bool:
@@ -50,12 +72,19 @@ def read(checkpoint: Checkpoint) -> Reading:
     where, said = checkpoint.name, checkpoint.settings.get(_CONFIG, {})
     if any(k.startswith("decoder.fpn_stages.") for k in checkpoint.tensors):
         raise UserError(f"{where}: UPerNet of segmentation_models_pytorch 0.4, another network; 0.5 and later are read")
-    if said.get("activation") not in (None, "identity"):
-        raise UserError(f"{where}: activation {said['activation']!r} inside the network; only logits are read, null")
-    if said.get("upsampling", 4) != 4:
-        raise UserError(f"{where}: upsampling {said['upsampling']!r}; only 4 is read")
-    tensors = _FROM.to_ours(checkpoint.tensors, where)
-    name, args, channels = identify(tensors, where)
+    for key, valid in (("activation", (None, "identity")), ("upsampling", (4,)), ("output_stride", (32, None))):
+        if said.get(key, valid[0]) not in valid:
+            raise UserError(f"{where}: {_CONFIG} has {key} {said[key]!r}; read is {valid[0]!r}")
+    norm = said.get("decoder_use_norm", "batchnorm")
+    norm = {"type": norm.lower()} if isinstance(norm, str) else norm
+    if norm is not True and not (
+        isinstance(norm, dict) and norm.get("type") == "batchnorm" and norm.get("eps", 1e-5) == 1e-5
+    ):
+        raise UserError(f"{where}: {_CONFIG} has decoder_use_norm {said['decoder_use_norm']!r}; read is 'batchnorm'")
+    table = _TIMM if any(k.startswith("encoder.model.") for k in checkpoint.tensors) else _OWN
+    tensors = table.to_ours(checkpoint.tensors, where)
+    name, args, channels = identify(tensors, where, table.their_name)
+    _check_encoder(said, name, args, where)
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
@@ -64,7 +93,32 @@ def read(checkpoint: Checkpoint) -> Reading:
         level_norm=True,
     )
     tasks = semantic_tasks(tensors, channels, None, None, where, dropout=0.0)
-    return Reading(config, tasks, InferenceConfig(), tensors)
+    return Reading(config, tasks, InferenceConfig(), tensors, table.their_name)
+
+
+def _check_encoder(said: Mapping[str, Any], name: str, args: dict[str, Any], where: str) -> None:
+    """Compare the encoder that the configuration names with the one that the tensors show.
+
+    Anti-aliased ResNets, other strides and activations have the tensors of plain ones.
+
+    Raises:
+        UserError: If the configuration's would answer otherwise, or nobody can say.
+    """
+    given = {k: v for k, v in said.items() if k not in _SHOWN | _IDLE and k[:1] != "_"}
+    for key, value in given.items():
+        if value is not None and args.get(key) != value:
+            raise UserError(f"{where}: {_CONFIG} has {key} {value!r}, which its tensors do not show; valid: without it")
+    encoder = said.get("encoder_name")
+    if encoder is None:
+        return
+    timm_name = str(encoder).removeprefix("tu-")
+    if timm_name == encoder and encoder not in _OWN_ENCODERS:
+        return  # its own ones that are not in this list have other tensors, or names that timm lacks
+    if not same_answers(name, args, timm_name, {k: v for k, v in given.items() if v is not None}):
+        raise UserError(
+            f"{where}: {_CONFIG} has encoder_name {encoder!r}, but its tensors are a {name}'s {args or ''}".rstrip()
+            + ", which answers otherwise; only encoders that tensors show are read, such as 'tu-resnet50'"
+        )
 
 
 def write(
@@ -75,28 +129,35 @@ def write(
     Raises:
         UserError: If it has no such network.
     """
-    labels = require_semantic(model, tasks, NAME)
+    semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
     config = model.config
-    if "auxiliary" in tasks:
-        raise UserError(f"{NAME} has no auxiliary head; this model has one; leave it out with --drop auxiliary")
+    if auxiliary is not None:
+        raise UserError(f"{SOFTWARE} has no auxiliary head; this model has one; leave it out with --drop auxiliary")
     if not config.level_norm or config.level_norm_eps != 1e-6 or config.align_corners:
-        raise UserError(f"{NAME} always has level_norm with 1e-6 and align_corners false; this model has not")
+        raise UserError(f"{SOFTWARE} always has level_norm with 1e-6 and align_corners false; this model has not")
     if config.logits_align_corners is not True:
-        raise UserError(f"{NAME} brings logits to size with align_corners true; this model has false")
+        raise UserError(f"{SOFTWARE} brings logits to size with align_corners true; this model has false")
     tensors = plain_state(model)
-    if family(tensors) != "plain":
-        raise UserError(f"{NAME}: written for ResNet with the 7×7 stem; this model has {config.backbone!r}")
+    shape = measure(tensors, config.backbone)
+    if isinstance(shape, Swin):
+        raise UserError(
+            f"{SOFTWARE} shifts the windows of a Swin before it pads, so that {config.backbone!r} would answer "
+            "otherwise; written are ResNet and ConvNeXt"
+        )
+    name, args = shape.identify()
+    own = name in _OWN_ENCODERS and not args
     said = {
         "_model_class": "UPerNet",
-        "encoder_name": config.backbone,
+        "encoder_name": name if own else f"tu-{name}",
         "encoder_depth": 5,
         "encoder_weights": None,
         "decoder_channels": config.width,
         "decoder_use_norm": "batchnorm",
         "in_channels": 3,
-        "classes": len(labels),
+        "classes": len(semantic.classes),
         "activation": None,
         "upsampling": 4,
         "aux_params": None,
+        **args,
     }
-    return _TO.to_theirs(tensors, config.backbone), {_CONFIG: said}
+    return (_OWN if own else _TIMM).to_theirs(tensors, config.backbone), {_CONFIG: said}
