@@ -343,7 +343,9 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "predict --help", "train --help", "evaluate --help"])
+@pytest.mark.parametrize(
+    "words", ["--help", "--version", "predict --help", "train --help", "evaluate --help", "benchmark --help"]
+)
 def test_help_loads_no_torch(words: str) -> None:
     run = subprocess.run([sys.executable, "-c", HEAVY, *words.split()], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr.strip()) == (0, "")

@@ -14,7 +14,7 @@ import yaml
 
 from upernet.config import UserError, WorkError
 
-COMMANDS = ("predict", "train", "evaluate", "prepare", "convert", "models")
+COMMANDS = ("predict", "train", "evaluate", "benchmark", "prepare", "convert", "models")
 CONFIGS = Path(__file__).parent / "configs"
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
@@ -116,7 +116,8 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         for block in unread:
             parser.add_argument(f"--{block}", type=Any, help="Not used by this command.")
     parser.add_function_arguments(function, as_positional=False, skip=skip)
-    if "data" in parameters and not {"-h", "--help"} & set(words) and not any(w.startswith("--config") for w in words):
+    needed = "data" in parameters and parameters["data"].default is inspect.Parameter.empty
+    if needed and not {"-h", "--help"} & set(words) and not any(w.startswith("--config") for w in words):
         shipped = [name for name in shipped_configs() if not name.startswith("base/")]
         raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped)}")
     try:
@@ -130,7 +131,8 @@ def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Paramete
     """Words as people type them, as jsonargparse wants them.
 
     Configurations come first, so that options change them wherever they stand, and those inside the package go by
-    their name there; `--flag` alone means true, and one word where a list is wanted a list of one.
+    their name there; `--flag` alone means true, and one word where a list is wanted a list of one. A command that takes
+    no words without option has lists of all words up to the next option.
     """
     configs, rest = [], []
     queue = [part for w in words for part in (w.split("=", 1) if w.startswith("--") and "=" in w else [w])]
@@ -141,11 +143,20 @@ def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Paramete
             configs += [part for path in _with_bases(_shipped_path(queue.pop(0))) for part in (word, path)]
         elif kind == "bool" and (not queue or queue[0].lower() not in ("true", "false")):
             rest += [word, "true"]
+        elif kind.startswith(("list[", "tuple[")) and "inputs" not in parameters and not _is_list(queue):
+            count = next((i for i, w in enumerate(queue) if w.startswith("--")), len(queue))
+            rest += [word, f"[{','.join(queue[:count])}]"]
+            queue = queue[count:]
         elif kind.startswith("list[str]") and queue and not queue[0].startswith("["):
             rest += [word, f"[{queue.pop(0)}]"]
         else:
             rest.append(word)
     return configs + rest
+
+
+def _is_list(words: Sequence[str]) -> bool:
+    """Whether a value comes first that is written as a list already, or as none."""
+    return bool(words) and (words[0].startswith("[") or words[0] == "null")
 
 
 def _with_bases(path: str, above: tuple[Path, ...] = ()) -> list[str]:
