@@ -69,7 +69,7 @@ def options(
 def test_there_are_some() -> None:
     assert "upp/upp_mini.yaml" in SHIPPED
     assert len(PUBLISHED) == 16
-    assert len(STEPPED) == 9
+    assert len(STEPPED) == 10
 
 
 @pytest.mark.parametrize("options", SHIPPED, indirect=True)

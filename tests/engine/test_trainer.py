@@ -166,6 +166,21 @@ def test_training_one_head_alone_leaves_every_other_tensor(tmp_path: Path, detac
     assert {row["task"] for row in rows(tmp_path) if row["metric"] == "loss"} == {"texture"}
 
 
+def test_the_norms_of_one_head_trained_alone_stop_counting_too(tmp_path: Path) -> None:
+    optim = {"train_only": ["texture"], "freeze_norm": 0.5}
+    tasks = both_tasks() | {"texture": Texture(labels=LEVELS, width=8, convs=1)}
+    sources = both_sources()
+    sources["maps"].targets["texture"] = TargetConfig()
+    trainer = make(tmp_path, tasks, sources, optim, steps=4, init="trained already")
+    batches = iter(list(batches_of(trainer, "maps")) * 4)
+    means = []
+    for _ in range(4):
+        trainer._advance(batches)
+        means.append({k: v for k, v in weights(trainer.plain_model).items() if "running" in k})
+    assert moved(means[0], means[1])
+    assert not moved(means[1], means[3])
+
+
 def test_a_head_that_cannot_be_trained_alone_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"optim\.train_only: 'textur' is no task; tasks: object, scene"):
         make(tmp_path, optim={"train_only": ["textur"]}, init="trained already")

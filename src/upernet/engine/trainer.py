@@ -271,15 +271,15 @@ class Trainer:
         return not self.optim.train_only or name in self.optim.train_only
 
     def _set_modes(self) -> None:
+        frozen = list(self.norms) if self.step >= self.optim.freeze_norm * self.run.steps else []
         if self.optim.train_only:
             self.model.eval()
             for name in self.optim.train_only:
                 self.plain_model.heads[name].train()
-            return
-        self.model.train()
-        frozen = list(self.norms) if self.step >= self.optim.freeze_norm * self.run.steps else []
-        if self.optim.freeze_backbone_norm:
-            frozen += _batch_norms(self.plain_model.backbone)
+        else:
+            self.model.train()
+            if self.optim.freeze_backbone_norm:
+                frozen += _batch_norms(self.plain_model.backbone)
         for norm in frozen:
             norm.eval()
 
