@@ -107,6 +107,14 @@ def test_means_keep_metrics_of_different_kinds_apart() -> None:
     assert means([]) == {}
 
 
+def test_classes_that_the_means_leave_out_are_told() -> None:
+    classes = {"sky": {"IoU": 0.25, "averaged": 1.0}, "car": {"IoU": 0.5, "averaged": 0.0}}
+    text = text_of(per_class_table(Result("town", "object", 1, {}, classes)))
+    assert "car (not averaged)" in text
+    assert "100.00" not in text
+    assert "sky (" not in text
+
+
 def test_every_class_of_a_result() -> None:
     text = text_of(
         per_class_table(Result("town", "object", 1, {}, {"sky": {"IoU": 0.25}, "car": {"IoU": float("nan")}}))

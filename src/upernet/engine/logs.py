@@ -17,6 +17,7 @@ from rich.table import Table
 
 from upernet.config import InferenceConfig
 from upernet.engine.evaluator import Result
+from upernet.engine.metrics import AVERAGED
 from upernet.files import write_whole
 
 IGNORE_RULE = "arg-max among the labels of the source, unlabelled pixels ignored"
@@ -170,12 +171,14 @@ def means(results: Sequence[Result]) -> dict[tuple[str, str], list[float]]:
 
 
 def per_class_table(result: Result) -> Table:
-    """One row per class of a result, values in per cent."""
+    """One row per class of a result, values in per cent; classes that the means leave out are dimmed."""
     table = Table(title=f"{result.source} · {result.task}", title_justify="left")
     table.add_column("class")
-    columns = list(dict.fromkeys(name for row in result.per_class.values() for name in row))
+    columns = [c for c in dict.fromkeys(name for row in result.per_class.values() for name in row) if c != AVERAGED]
     for name in columns:
         table.add_column(name, justify="right")
     for name, row in result.per_class.items():
-        table.add_row(name, *(f"{100 * row[c]:.2f}" for c in columns))
+        left_out = row.get(AVERAGED) == 0
+        said = f"{name} (not averaged)" if left_out else name
+        table.add_row(said, *(f"{100 * row[c]:.2f}" for c in columns), style="dim" if left_out else None)
     return table

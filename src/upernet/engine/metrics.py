@@ -15,6 +15,9 @@ from torchmetrics import Metric
 
 from upernet.data.labels import IGNORE
 
+AVERAGED = "averaged"
+"""In a table by class: 1 for classes over which means are taken, 0 for those that only count as mistakes."""
+
 
 class TaskMetric(Metric, ABC):
     """What evaluation asks of an accumulator beyond torchmetrics' own contract."""
@@ -84,7 +87,7 @@ class SegmentationMetric(ConfusionMetric):
         columns = self._columns()
         return {
             name: {column: values[i].item() for column, values in columns.items()}
-            | {"averaged": float(i in self.average)}
+            | {AVERAGED: float(i in self.average)}
             for i, name in enumerate(self.names)
         }
 
