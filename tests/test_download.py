@@ -22,6 +22,7 @@ from upernet.download import cached_path, fetch, fetch_hub, fetch_model, file_ha
 
 BODY = bytes(range(256)) * 4000  # about a megabyte
 OTHER = BODY[::-1]
+ELSEWHERE = "the same command resumes; --mirror https://mirror.example/omm or UPERNET_MIRROR names another server"
 NAME = f"model-{hashlib.sha256(BODY).hexdigest()[:8]}.pth"
 
 
@@ -173,7 +174,10 @@ def test_the_hash_of_a_name() -> None:
     assert published_hash("upernet_r50_20200605_094827-aa54cb54.pth") == "aa54cb54"
     assert published_hash("a-aa54cb54.pth.tar") == "aa54cb54"
     assert published_hash("a-12345678.pth") == "12345678"
+    assert published_hash("a-00a54cb5.pth") == "00a54cb5"
     for name in ("model.pth", "a-aa54cb5.pth", "a-xa54cb54.pth", "a-aa54cb54", "a-20200605.pth", "aa54cb54.pth"):
+        assert published_hash(name) is None
+    for name in ("iter-00080000.pth", "step-0000000000160000.ckpt"):
         assert published_hash(name) is None
 
 
@@ -372,8 +376,9 @@ def test_redirects_to_http_are_followed(site: Site) -> None:
 
 
 def test_nobody_there_is_told() -> None:
-    with pytest.raises(WorkError, match=r"http://127.0.0.1:9/x.pth: Connection refused; the same command resumes"):
+    with pytest.raises(WorkError) as error:
         fetch("http://127.0.0.1:9/x.pth")
+    assert one_line(error) == f"http://127.0.0.1:9/x.pth: Connection refused; {ELSEWHERE}"
 
 
 def test_a_silent_server_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,6 +542,12 @@ def test_no_such_repository_is_told(hub: str) -> None:
     assert line.startswith(f"hf://o/missing from {hub}: ")
     assert "404" in line
     assert "the same command resumes" in line
+
+
+def test_no_hub_there_is_told(hub: str) -> None:
+    with pytest.raises(WorkError) as error:
+        fetch_hub("o/n", mirror="http://127.0.0.1:9")
+    assert one_line(error) == f"hf://o/n from http://127.0.0.1:9: Connection refused; {ELSEWHERE}"
 
 
 @pytest.mark.parametrize("address", ["hf://n", "hf://a/b/c", "hf://../x", "hf://o/n?x", "hf://"])

@@ -143,7 +143,7 @@ def load_model(
         WorkError: If a file of it is damaged or hostile, or cannot be downloaded.
     """
     paths = find_model(model, mirror)
-    if len(paths) == 1 and is_native(paths[0]):
+    if native := len(paths) == 1 and is_native(paths[0]):
         from upernet.dialects.archive import read_safetensors
 
         config, tasks, inference = read_model_config(paths[0], trust)
@@ -156,14 +156,12 @@ def load_model(
         config, tasks, inference, state = reading.config, reading.tasks, reading.inference, reading.tensors
         where = described = " + ".join(str(path) for path in paths)
     try:
-        with torch.device("meta"):  # a file that claims a giant is told before memory is taken
-            planned = build_model(config, tasks)
-        _check_derived(planned, described)
-        _check_fits(planned.state_dict(), state, where)
+        if native:  # a file that claims a giant is told before memory is taken; those of others have been by now
+            _check_fits(plan_model(config, tasks, described).state_dict(), state, where)
         network = build_model(config, tasks)
         fill(network, state, where)
     except UserError as error:
-        if str(error).startswith((where, described)):
+        if str(error).startswith((f"{where}: ", f"{described}: ")):
             raise
         raise type(error)(f"{described}: {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -171,8 +169,16 @@ def load_model(
     return network.eval(), tasks, inference
 
 
-def _check_derived(model: UPerNet, where: str) -> None:
-    """A file pays for the tensors it holds, but not for the tables that a network derives from their shapes."""
+def plan_model(config: ModelConfig, tasks: Mapping[str, Task], where: str) -> UPerNet:
+    """A network without memory, to compare what a file holds with.
+
+    Raises:
+        UserError: If there is no such network.
+        WorkError: If it would have more modules than any, or derive larger tables: a file pays for the tensors it
+            holds, but not for what a network computes from their shapes.
+    """
+    with torch.device("meta"):
+        model = build_model(config, tasks)
     stored = model.state_dict()
     derived = {name: table.nbytes for name, table in model.named_buffers() if name not in stored}
     if sum(derived.values()) > DERIVED_BYTES:
@@ -181,6 +187,7 @@ def _check_derived(model: UPerNet, where: str) -> None:
             f"{where}: implies tables of {sum(derived.values())} bytes, the largest {largest!r}; "
             f"no UPerNet has more than {DERIVED_BYTES}"
         )
+    return model
 
 
 def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:

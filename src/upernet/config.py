@@ -39,7 +39,8 @@ class ModelConfig:
     backbone: str = "resnet50c"
     """Name of a timm model that supports `features_only`, or of a plain ViT."""
     backbone_args: dict[str, Any] = field(default_factory=dict)
-    """Further arguments for `timm.create_model`, such as `drop_path_rate`."""
+    """Further arguments for `timm.create_model`, such as `drop_path_rate`. With `shift_first: true` a Swin shifts its
+    windows before it pads them, which is timm's order and that of segmentation_models_pytorch."""
     width: int = 512
     """Channels of every pyramid level (D)."""
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)

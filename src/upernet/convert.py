@@ -39,7 +39,7 @@ def convert(
     if to == "mmseg" and place.suffix != ".pth":
         raise UserError(f"{target}: {to} is one file; give it a name like model.pth")
     if place.is_file() or (place.is_dir() and (to == "mmseg" or any(place.iterdir()))):
-        raise UserError(f"{target}: is there already; give a new name")
+        raise UserError(f"{target}: is there already, and the last one is where to write; give a new name")
 
     from upernet.checkpoint import build_model, fill, load_model, save_model
     from upernet.dialects.base import printable

@@ -33,10 +33,12 @@ PAUSE = 1.0
 CHUNK = 1 << 18
 
 _RESUMES = "the same command resumes"
+_ELSEWHERE = f"{_RESUMES}; --mirror https://mirror.example/omm or UPERNET_MIRROR names another server"
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})(?:\.[A-Za-z]\w*)+$")
 _HASHES: dict[tuple[int, ...], str] = {}
 """Of files seen by this process: fetching a file and opening it both ask for its hash."""
-_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+_DATE_OR_COUNT = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|0+[1-9]\d*")
+"""What a name can end in that looks like a hash: `20200605`, or padded steps such as `00080000`."""
 
 
 class _BrokeOff(Exception):
@@ -92,7 +94,7 @@ def cached_path(address: str) -> Path:
 def published_hash(name: str) -> str | None:
     """The beginning of the sha256 that a file name ends in, as in `model-aa54cb54.pth`, if it does."""
     found = _HASH_IN_NAME.search(name)
-    return None if found is None or _DATE.fullmatch(found[1]) else found[1]
+    return None if found is None or _DATE_OR_COUNT.fullmatch(found[1]) else found[1]
 
 
 def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None) -> Path:
@@ -185,10 +187,8 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
         except Exception as error:  # its HTTP library, and with it the errors, differ between versions of the hub's
             lines = str(error).strip().splitlines()
             why = " ".join((lines[0] if lines else type(error).__name__).split())
-            raise WorkError(
-                f"{shown} from {endpoint or constants.ENDPOINT}: {why.rstrip('.')}; {_RESUMES}, or name another "
-                "server with HF_ENDPOINT"
-            ) from error
+            why = re.sub(r"^Got: \w+: (\[Errno -?\d+\] )?", "", why).rstrip(".")
+            raise WorkError(f"{shown} from {endpoint or constants.ENDPOINT}: {why}; {_ELSEWHERE}") from error
         if any(folder.glob("*.safetensors")):
             break
     return folder
@@ -333,7 +333,7 @@ def _download(address: str, path: Path, expected: str | None) -> None:
             except _BrokeOff as error:
                 dropped += 1
                 if dropped > RETRIES:
-                    raise WorkError(f"{address}: {error}; {_RESUMES}") from error
+                    raise WorkError(f"{address}: {error}; {_ELSEWHERE}") from error
                 time.sleep(PAUSE * dropped)
     if expected is None:
         return
@@ -374,7 +374,7 @@ def _go_on(address: str, part: Path, expected: str | None, show: Callable[[int, 
         why = error.reason if isinstance(error, URLError) else error
         if isinstance(why, (ConnectionResetError, http.client.RemoteDisconnected)):
             raise _BrokeOff("the connection broke off before an answer came") from error
-        raise WorkError(f"{address}: {_plain(why)}; {_RESUMES}") from error
+        raise WorkError(f"{address}: {_plain(why)}; {_ELSEWHERE}") from error
     with response:
         told = _validator(response.headers)
         if have and response.status == 206:
@@ -422,10 +422,7 @@ def _refusal(error: HTTPError) -> str:
         return (
             f"redirects to {error.headers.get('Location')!r}, not followed; valid: a few steps of https:// or http://"
         )
-    told = " ".join(f"HTTP {error.code} {error.reason}".split())
-    if error.code >= 500:
-        return f"{told}; {_RESUMES}"
-    return f"{told}; where another server has it, set UPERNET_MIRROR=https://mirror.example/omm and {_RESUMES}"
+    return " ".join(f"HTTP {error.code} {error.reason}; {_ELSEWHERE}".split())
 
 
 def _plain(error: object) -> str:

@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from upernet.config import UserError, WorkError
 from upernet.dialects import archive, pickles
 from upernet.dialects.archive import Placeholder, read_checkpoint, read_index, read_safetensors
+from upernet.model import UPerNet
 
 INSTRUCTIONS = [v for k, v in sorted(vars(pickle).items()) if k.isupper() and isinstance(v, bytes) and len(v) == 1]
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -315,6 +316,14 @@ def test_harmless_classes_of_the_standard_library_are_placeholders(tmp_path: Pat
     assert got[0].state == {"lr": 0.1} and got[1].args[-1] == "b" and got[4].args == (1, None, 2)
 
 
+@FORMATS
+def test_hyper_parameters_of_other_software_are_placeholders(tmp_path: Path, legacy: bool) -> None:
+    content = [Any, torch.optim.AdamW, torch.optim.lr_scheduler.StepLR, torch.optim.SGD([torch.ones(1)], 0.1)]
+    got = read_checkpoint(write(tmp_path / "a.pth", content, legacy))
+    names = ["typing.Any", "torch.optim.adamw.AdamW", "torch.optim.lr_scheduler.StepLR", "torch.optim.sgd.SGD"]
+    assert [v.name for v in got] == names and "param_groups" in got[3].state
+
+
 def test_objects_made_in_the_manner_of_the_first_protocols(tmp_path: Path, foreign: types.ModuleType) -> None:
     # What a class gives, in any protocol, whose __reduce__ calls object's.
     for kind in (foreign.HistoryBuffer, foreign.ConfigDict):
@@ -330,6 +339,30 @@ def test_containers_that_hold_themselves(tmp_path: Path) -> None:
     loop["list"].append(loop)
     got = read_checkpoint(write(tmp_path / "a.pth", loop))
     assert got["list"][0] is got
+
+
+@FORMATS
+def test_weights_must_be_finite(tmp_path: Path, legacy: bool) -> None:
+    """What is no weight need not be: masks, an optimiser's state."""
+    for value, told, dtype in (
+        (np.nan, "nan", torch.float32),
+        (np.inf, "inf", torch.float16),
+        (-np.inf, "inf", torch.float64),
+    ):
+        bad = torch.tensor([1, value, 2], dtype=dtype)
+        honest = {"attn_mask": bad, "momentum_buffer": bad, "a.weight": torch.empty(0), "a.bias": torch.ones(1).int()}
+        assert len(read_checkpoint(write(tmp_path / "a.pth", honest, legacy))) == 4
+        for name in ("conv_seg.weight", "bn.running_var", "norm1.bias"):
+            text = refusal(write(tmp_path / "a.pth", {"state_dict": {name: bad}}, legacy))
+            assert text.startswith(f"tensor 'state_dict.{name}' holds {told}; its training went astray")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e5m2], ids=str)
+def test_weights_of_safetensors_must_be_finite(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file({"a.weight": torch.ones(2).to(dtype), "attn_mask": torch.full((2,), torch.nan)}, tmp_path / "a.pth")
+    assert len(read_safetensors(tmp_path / "a.pth")) == 2
+    save_file({"a.weight": torch.tensor([1, torch.nan]).to(dtype)}, tmp_path / "a.pth")
+    assert refusal(tmp_path / "a.pth").startswith("tensor 'a.weight' holds nan; ")
 
 
 def test_strings_of_python_2(tmp_path: Path) -> None:
@@ -421,6 +454,14 @@ def test_no_call_is_ever_made(
         "builtins.setattr",
         "builtins.globals",
         "commands.getoutput",
+        "popen2.popen3",
+        "exceptions.IOError",
+        "cPickle.loads",
+        "urllib2.urlopen",
+        "urllib.urlretrieve",
+        "thread.start_new_thread",
+        "_winreg.DeleteKey",
+        "__builtin__.reduce",
         "runpy.run_path",
         "importlib.import_module",
         "operator.attrgetter",
@@ -432,6 +473,10 @@ def test_no_call_is_ever_made(
         "torch.load",
         "torch.jit.load",
         "torch.storage._load_from_bytes",
+        "torch.optim._functional.adam",
+        "torch.nn.modules.module.warnings",
+        "typing.ForwardRef",
+        "typing.sys",
         "torch._utils.os.system",
         "torch.utils.cpp_extension.load",
         "torchvision.datasets.utils.download_url",
@@ -457,6 +502,20 @@ def test_names_that_no_checkpoint_needs(tmp_path: Path, name: str, protocol: int
     assert name in refusal(tmp_path / "c.pth")
 
 
+@FORMATS
+def test_whole_models_are_told(tmp_path: Path, legacy: bool, foreign: types.ModuleType) -> None:
+    exec("import torch\nclass Net(torch.nn.Sequential):\n    pass", foreign.__dict__)
+    # Only the older format names a model's own class as one; in the other its first layer tells.
+    first = f"{foreign.Net.__module__}.Net" if legacy else "torch.nn.modules.activation.ReLU"
+    for model, name in (
+        (torch.nn.Conv2d(1, 1, 1), "torch.nn.modules.conv.Conv2d"),
+        (foreign.Net(torch.nn.ReLU()), first),
+        (UPerNet, "upernet.model.upernet.UPerNet"),
+    ):
+        text = refusal(write(tmp_path / "a.pth", {"model": model}, legacy))
+        assert text == f"holds a whole model ({name}), not its weights; save model.state_dict() and give that"
+
+
 def test_instances_in_the_oldest_manner(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     pickled = b"(X" + struct.pack("<I", len(f"touch {marker}")) + f"touch {marker}".encode() + b"ios\nsystem\n."
@@ -472,6 +531,7 @@ def test_attributes_are_only_names_and_only_of_foreign_classes(tmp_path: Path) -
     assert read_checkpoint(attribute(named("mmengine", "Buffer"), "mean")).name == "mmengine.Buffer.mean"
     for owner in (named("torch._utils", "_rebuild_tensor_v2"), named("collections", "OrderedDict"), b"}", b"K\x01"):
         assert "getattr" in refusal(attribute(owner, "__globals__"))
+    assert "asks for pathlib.Path.unlink" in refusal(attribute(named("pathlib", "Path"), "unlink"))
 
 
 @pytest.mark.parametrize(

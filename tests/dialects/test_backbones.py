@@ -22,6 +22,7 @@ def tensors(name: str) -> dict[str, Tensor]:
 
 
 RESNET50 = {"depth": 50, "stem_channels": 64, "base_channels": 64}
+SWIN_NAME = "swin_tiny_patch4_window7_224"
 PLAIN = {"deep_stem": False, "avg_down": False}
 SWIN = {"type": "SwinTransformer", "window_size": 7}
 
@@ -126,6 +127,9 @@ def test_grouped_and_wide_ones_go_by_their_names(name: str) -> None:
         ("resnet18", {"output_stride": 16}, "resnet18", {}, False),
         ("resnet18", {"act_layer": "silu"}, "resnet18", {}, False),
         ("resnet18", {}, "resnet34", {}, False),
+        (SWIN_NAME, {"shift_first": True}, SWIN_NAME, {}, False),
+        (SWIN_NAME, {"always_partition": False}, SWIN_NAME, {}, False),
+        (SWIN_NAME, {"always_partition": False, "img_size": 512}, SWIN_NAME, {}, True),
     ],
 )
 def test_networks_that_answer_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,15 +24,48 @@ def test_names_that_occur_again_are_numbered() -> None:
     assert class_names(2, ["a", "a"], [[0, 0, 0], [1, 1, 1]]) == {"a": "#000000", "a (2)": "#010101"}
 
 
+def test_many_equal_names_take_no_time() -> None:
+    names = class_names(30_000, ["door"] * 30_000)
+    assert list(names)[-1] == "door (30000)" and len(set(names)) == 30_000
+
+
 def test_names_are_made_printable() -> None:
     assert class_names(3, ["a\r\n b", "\x1b]0;x\x07", " "]) == ["a b", "\\x1b]0;x\\x07", "class 2"]
     assert printable("a\nb") == "a\\nb"
 
 
-@pytest.mark.parametrize("palette", [[[0, 0, 0], [0, 0, 300]], [[0, 0, 0], [-1, 0, 0]], [[0, 0, 0]], "blue", [[0], 1]])
-def test_a_palette_is_whole_or_refused(palette: object) -> None:
-    with pytest.raises(UserError, match=r"^x.pth: palette .*; valid: 2 times red, green, blue in 0 … 255"):
-        class_names(2, ["a", "b"], palette, "x.pth")
+COLOURS = np.array([[0, 0, 0], [255, 0, 10]], np.uint8)
+
+
+@pytest.mark.parametrize("palette", [COLOURS, list(COLOURS), COLOURS.astype(float), torch.from_numpy(COLOURS)])
+def test_palettes_of_arrays(palette: object) -> None:
+    assert class_names(2, ["a", "b"], palette) == {"a": "#000000", "b": "#ff000a"}
+
+
+@pytest.mark.parametrize("palette", [[], (), np.zeros((0, 3)), None, "random"])
+def test_no_palette_is_nothing_to_tell(palette: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert class_names(2, ["a", "b"], palette) == ["a", "b"]
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        [[0, 0, 0], [0, 0, 300]],
+        [[0, 0, 0], [-1, 0, 0]],
+        [[0, 0, 0]],
+        "blue",
+        [[0], 1],
+        np.zeros((2, 4)),
+        np.full((2, 3), np.nan),
+        np.array(3),
+    ],
+)
+def test_a_palette_is_whole_or_left_out(palette: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert class_names(2, ["a", "b"], palette, "x.pth") == ["a", "b"]
+    line = capsys.readouterr().err
+    assert line.startswith("upernet: x.pth: palette ") and line.count("\n") == 1
+    assert "valid: 2 times red, green, blue in 0 … 255" in line
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_names_are_timms_behind_one_prefix() -> None:
         ("test_resnet", {"droppath": 0.1}, ["droppath"]),
         ("test_vit", {"droppath": 0.1}, ["droppath"]),
         ("test_resnet", {"pretrained": True}, ["pretrained", "drop_path_rate"]),
+        ("test_resnet", {"shift_first": True}, ["is no Swin", "shift_first"]),
     ],
 )
 def test_mistakes_are_told_in_a_line(name: str, args: dict[str, Any], parts: list[str]) -> None:
@@ -154,3 +155,14 @@ def test_swin_pads_before_it_shifts() -> None:
                 torch.allclose(a, b.permute(0, 3, 1, 2), atol=1e-5) for a, b in zip(ours(x), theirs(x), strict=True)
             ]
             assert all(same) is equal
+
+
+def test_swin_shifts_first_where_that_is_asked_for() -> None:
+    name, args = SWIN
+    ours = Backbone(name, {**args, "shift_first": True}).eval()
+    theirs = timm.create_model(name, features_only=True, strict_img_size=False, always_partition=True, **args).eval()
+    theirs.load_state_dict(ours.body.state_dict())
+    x = torch.rand(1, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for a, b in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(a, b.permute(0, 3, 1, 2))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from upernet.checkpoint import build_model
+from upernet.checkpoint import plan_model
 from upernet.config import InferenceConfig, UserError, WorkError, to_plain
 from upernet.dialects import csail, huggingface, mmseg, smp
 from upernet.dialects.archive import read_checkpoint, read_index
@@ -59,7 +59,7 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
                 reading = dialect.read(checkpoint)
                 _check_fits(reading, name)
             except UserError as error:
-                if str(error).startswith(name):
+                if str(error).startswith(f"{name}: "):
                     raise
                 raise type(error)(f"{name}: {error}") from error
             except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -74,11 +74,10 @@ def _check_fits(reading: Reading, where: str) -> None:
     """Compare the tensors with the network's, which is built without memory, and tell differences in the file's names.
 
     Raises:
-        WorkError: If one is missing, has no place, or another shape. Counts of batches may be missing: old files have
-            none.
+        WorkError: If one is missing, has no place, or another shape, or the network would be none of a UPerNet's size.
+            Counts of batches may be missing: old files have none.
     """
-    with torch.device("meta"):
-        own = build_model(reading.config, reading.tasks).state_dict()
+    own = plan_model(reading.config, reading.tasks, where).state_dict()
     found, named = reading.tensors, reading.named
     wrong = [f"{named(k)} is missing" for k in own if k not in found and not k.endswith(".num_batches_tracked")]
     wrong += [f"{named(k)} has no place" for k in found if k not in own]
@@ -263,8 +262,10 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise WorkError(
             f"{path}: {len(others)} of {len(tensors)} entries of its state dict are no tensors: {some(others)}"
         )
-    for _ in _WRAPPERS:  # each may be there once
-        prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in named)), "")
+    for _ in _WRAPPERS:  # each may be there once, and what a training loop keeps beside the network has none
+        prefix = next((w for w in _WRAPPERS if sum(k.startswith(w) for k in named) > len(named) / 2), "")
+        if twice := [k for k in named if prefix and k.startswith(prefix) and k.removeprefix(prefix) in named]:
+            raise WorkError(f"{path}: holds {some(twice)} with and without {prefix!r}; one of them is valid")
         named = {k.removeprefix(prefix): v for k, v in named.items()}
     return named
 

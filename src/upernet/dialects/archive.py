@@ -59,6 +59,10 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dt
 _OPEN = object()
 _NUMERIC = re.compile(r"[biufc]\d{1,2}|\?")
 _SAFETENSORS = re.compile(r"BOOL|[IU](8|16|32|64)|F(16|32|64)|BF16|F8_E[45]M[23]|C64")
+_WEIGHT = re.compile(
+    r"(weight|bias|bias_table|running_mean|running_var|gamma|layer_scale_parameter|position_embeddings?)$"
+)
+"""Ends of the names that parameters and running statistics have; masks, logs and an optimiser's state have others."""
 _SHARD = re.compile(r"\w[\w.+-]{0,200}", re.ASCII)
 
 
@@ -178,7 +182,10 @@ def _read_safetensors(path: Path, file: BufferedReader) -> dict[str, Tensor]:
             _check_sides(sizes(claim["shape"]), name[:100])
             if not _SAFETENSORS.fullmatch(claim["dtype"]):
                 raise RefusedError(f"tensor {name[:100]!r} has the type {claim['dtype'][:40]!r}; valid: such as 'F32'")
-        return load_file(path)
+        tensors = load_file(path)
+        for name, tensor in tensors.items():
+            _check_finite(tensor, name[:100])
+        return tensors
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RefusedError(f"no readable safetensors file ({type(error).__name__}: {error})") from error
 
@@ -203,6 +210,19 @@ def _read_index(path: Path, file: BufferedReader) -> list[Path]:
 def _check_sides(size: tuple[int, ...], where: str) -> None:
     if (len(size) > 1 or 0 in size) and max(size) > SIDE:
         raise RefusedError(f"tensor {where!r} claims a side of {max(size)}, no UPerNet has one above {SIDE}")
+
+
+def _check_finite(tensor: Tensor, where: str) -> None:
+    """A weight that is no number makes every answer none, without a word."""
+    if not _WEIGHT.search(where) or not tensor.is_floating_point() or not tensor.numel():
+        return
+    # Either extreme is nan or infinite if any value is: some 30 times as fast as looking at each with isfinite.
+    extremes = torch.stack((tensor if tensor.itemsize > 1 else tensor.float()).aminmax())
+    if not extremes.isfinite().all():
+        bad = "nan" if extremes.isnan().any() else "inf"
+        raise RefusedError(
+            f"tensor {where!r} holds {bad}; its training went astray or it is damaged, give a checkpoint from before"
+        )
 
 
 class _Listed(BufferedReader):
@@ -412,7 +432,9 @@ class _Builder:
             return None
         if not values:
             return torch.empty(given.size, dtype=given.dtype)
-        return self.storage(given.key, given.dtype, self.load).as_strided(given.size, given.stride, given.offset)
+        made = self.storage(given.key, given.dtype, self.load).as_strided(given.size, given.stride, given.offset)
+        _check_finite(made, where)
+        return made
 
     def storage(self, key: str, dtype: torch.dtype, load: Callable[[str], Tensor]) -> Tensor:
         if (key, dtype) not in self.storages:

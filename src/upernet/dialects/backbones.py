@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from timm.layers.drop import DropBlock2d, DropPath
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from upernet.config import UserError
@@ -50,13 +51,13 @@ _SWINS: dict[tuple[tuple[int, ...], int, int], str] = {
     ((2, 2, 18, 2), 192, 12): "swin_large_patch4_window12_384",
 }
 
-
 _SIGNS = {
     "deep": ("conv1.0.weight", "layer1.0.conv1.weight"),
     "plain": ("conv1.weight", "layer1.0.conv1.weight"),
     "convnext": ("stem_0.weight", "stages_0.blocks.0.conv_dw.weight"),
     "swin": ("patch_embed.proj.weight", "layers_0.blocks.0.attn.qkv.weight"),
 }
+"""What a stem and a first block are called, which no two families share."""
 _IDLE = (nn.Identity, nn.Dropout, DropPath, DropBlock2d)
 """Modules that pass everything through in evaluation."""
 
@@ -180,16 +181,13 @@ def measure(tensors: Mapping[str, Tensor], where: str, named: Callable[[str], st
         UserError: If it is no ResNet, ConvNeXt or Swin.
     """
     body = {k.removeprefix(PREFIX): tuple(v.shape) for k, v in tensors.items() if k.startswith(PREFIX)}
-    signs: dict[str, Callable[[dict[str, tuple[int, ...]]], ResNet | ConvNeXt | Swin]] = {
-        "layer1.0.conv1.weight": _resnet,
-        "stages_0.blocks.0.conv_dw.weight": _convnext,
-        "layers_0.blocks.0.attn.qkv.weight": _swin,
-    }
-    kind = next((read for sign, read in signs.items() if sign in body), None)
+    kind = next((kind for kind, (_, block) in _SIGNS.items() if block in body), None)
     if kind is None:
         raise UserError(f"{where}: the backbone is no ResNet, ConvNeXt or Swin")
     try:
-        return kind(body)
+        if kind in ("deep", "plain"):
+            return _resnet(body)
+        return _convnext(body) if kind == "convnext" else _swin(body)
     except KeyError as error:
         raise UserError(f"{where}: the backbone is incomplete: no {named(PREFIX + error.args[0])}") from error
     except (IndexError, ValueError, ZeroDivisionError) as error:
@@ -208,7 +206,8 @@ def same_answers(name: str, args: dict[str, Any], other: str, others: dict[str, 
     """Whether two timm models compute the same in evaluation, given the same tensors.
 
     They are built without memory and compared module by module, by what each says of itself: strides, dilations,
-    activations, blur pools, epsilons. What acts in training only, such as `drop_path_rate`, does not count.
+    activations, blur pools, epsilons, and by how a Swin lays its windows. What acts in training only, such as
+    `drop_path_rate`, does not count.
 
     Raises:
         UserError: If timm has no such model.
@@ -219,8 +218,13 @@ def same_answers(name: str, args: dict[str, Any], other: str, others: dict[str, 
 
 
 def _modules(backbone: Backbone) -> dict[str, str]:
-    leaves = {n: m for n, m in backbone.body.named_modules() if not isinstance(m, _IDLE) and not list(m.children())}
-    return {name: re.sub(r", momentum=[^,)]+", "", repr(module)) for name, module in leaves.items()}
+    told = {}
+    for name, module in backbone.body.named_modules():
+        if isinstance(module, SwinTransformerBlock):
+            told[name] = f"{type(module).__name__} {module.window_size} {module.shift_size}"
+        elif not isinstance(module, _IDLE) and not list(module.children()):
+            told[name] = re.sub(r", momentum=[^,)]+", "", repr(module))
+    return told
 
 
 def _resnet(body: dict[str, tuple[int, ...]]) -> ResNet:

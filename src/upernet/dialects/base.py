@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from upernet.config import InferenceConfig, ModelConfig, UserError
@@ -76,6 +79,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def warn(line: str) -> None:
+    """Tell on the error stream what a file says and is not heeded, where that costs nobody the model."""
+    print(f"upernet: {printable(line)}", file=sys.stderr)
+
+
 def three(values: Any, what: str, where: str, scale: float = 1.0, low: float = -math.inf) -> tuple[float, float, float]:
     """Mean or standard deviation of three channels, divided by `scale`, to more digits than float32 holds.
 
@@ -116,40 +124,46 @@ def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def class_names(count: int, names: Any, palette: Any = None, where: str = "") -> dict[str, str] | list[str]:
     """A class table from what a file says, else that of the data set with so many classes, else numbers.
 
+    A palette changes no answer, so that a wrong one is left out with a warning.
+
     Args:
         count: K.
         names: What should be a list of K names; those that occur again are numbered, and all are made printable.
-        palette: What should be a list of K RGB triples, none, or `random`.
-        where: For the error line.
-
-    Raises:
-        UserError: If there is a palette for these names, but not of K RGB triples in 0 … 255.
+        palette: What should be K RGB triples, as lists or an array (K, 3), or none, empty, or `random`.
+        where: For the warning.
     """
     standard = {150: "ade20k", 19: "cityscapes", 21: "voc"}.get(count)
     table = vocabulary(standard) if standard else {}
     if not isinstance(names, (list, tuple)) or len(names) != count:
         return table or [f"class {i}" for i in range(count)]
     listed = _distinct([printable(" ".join(str(n).split())) or f"class {i}" for i, n in enumerate(names)])
-    if palette is None or palette == "random":
-        return table if list(table) == listed else listed
-    colours = list(palette) if isinstance(palette, (list, tuple)) else []
+    said = _listed(palette)
+    colours = [_listed(c) for c in said] if isinstance(said, (list, tuple)) else []
     wrong = [c for c in colours if not _is_colour(c)]
-    if len(colours) != count or wrong:
-        found = repr(wrong[0])[:80] if wrong else f"of {len(colours)} colours" if colours else repr(palette)[:80]
-        raise UserError(f"{where}: palette {found}; valid: {count} times red, green, blue in 0 … 255, or 'random'")
-    return {name: "#{:02x}{:02x}{:02x}".format(*map(int, c)) for name, c in zip(listed, colours, strict=True)}
+    if len(colours) == count and not wrong:
+        return {name: "#{:02x}{:02x}{:02x}".format(*map(int, c)) for name, c in zip(listed, colours, strict=True)}
+    if said not in (None, "random", [], ()):
+        found = reprlib.repr(wrong[0]) if wrong else f"of {len(colours)} colours" if colours else reprlib.repr(said)
+        warn(f"{where}: palette {found} is left out; valid: {count} times red, green, blue in 0 … 255, or 'random'")
+    return table if list(table) == listed else listed
 
 
 def _distinct(names: list[str]) -> list[str]:
     """The same names, those that occur again as `door (2)`."""
-    told: list[str] = []
+    taken, last, told = set(names), dict[str, int](), list[str]()
     for name in names:
-        number, new = 1, name
-        while new in told or (number > 1 and new in names):
+        new, number = name, last.get(name, 0) + 1
+        while number > 1 and (new := f"{name} ({number})") in taken:
             number += 1
-            new = f"{name} ({number})"
+        taken.add(new)
+        last[name] = number
         told.append(new)
     return told
+
+
+def _listed(value: Any) -> Any:
+    """Arrays as lists; anything else as it is."""
+    return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
 
 
 def _is_colour(value: Any) -> bool:

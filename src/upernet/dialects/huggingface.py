@@ -12,7 +12,7 @@ from torch import Tensor
 from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
 from upernet.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
-from upernet.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three
+from upernet.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three, warn
 from upernet.dialects.keys import KeyTable, Row, conv_norm
 from upernet.dialects.swin import join_attention, split_attention, with_position_indices
 from upernet.model import UPerNet
@@ -131,8 +131,6 @@ def read(checkpoint: Checkpoint) -> Reading:
     for key, value in valid.items():
         if body.get(key, value) != value:
             raise UserError(f"{where}: backbone_config.{key} {body[key]!r} is not run here; valid: {value!r}")
-    if prepared.get("do_normalize") is False:
-        raise UserError(f"{where}: {_PREPROCESSOR} has do_normalize false; only images that are normalised are read")
     table = _TABLES[kind]
     tensors = table.to_ours(join_attention(theirs, _QKV, "qkv") if kind == "swin" else theirs, where)
 
@@ -173,6 +171,8 @@ def _normalisation(
     factor = prepared.get("rescale_factor", 1 / 255) if prepared.get("do_rescale", True) else 1
     if not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
         raise UserError(f"{where}: {_PREPROCESSOR} rescale_factor {factor!r} is no positive number; such as {1 / 255}")
+    if prepared.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1 / (255 * factor),) * 3
     values: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
     for key in values:
         said = prepared.get(key)
@@ -185,10 +185,8 @@ def _normalisation(
 def _inference(prepared: Mapping[str, Any], where: str) -> InferenceConfig:
     """The size to which their processor brings images, as a shorter side: here the aspect is always kept.
 
-    `{height, width}` stretches there, so that only images of that aspect reach the network as they do there.
-
-    Raises:
-        UserError: If the size is neither that nor `{shortest_edge}`.
+    `{height, width}` stretches there, so that only images of that aspect reach the network as they do there. A size
+    that is neither that nor `{shortest_edge}` is left out with a warning.
     """
     if prepared.get("do_resize") is False:
         return InferenceConfig()
@@ -197,10 +195,11 @@ def _inference(prepared: Mapping[str, Any], where: str) -> InferenceConfig:
     sides = {k: v for k, v in size.items() if v is not None} if isinstance(size, dict) else {}
     known = sides.keys() in ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
     if not known or not all(isinstance(v, int) and v >= 32 for v in sides.values()):
-        raise UserError(
-            f"{where}: {_PREPROCESSOR} size {said!r} is not read; valid: {{'height': 512, 'width': 512}} or "
-            "{'shortest_edge': 512}, from 32 pixels"
+        warn(
+            f"{where}: {_PREPROCESSOR} size {said!r} is left out, images keep their own; valid: "
+            "{'height': 512, 'width': 512} or {'shortest_edge': 512}, from 32 pixels"
         )
+        return InferenceConfig()
     short, long = min(sides.values()), max(sides.values())
     return InferenceConfig(short_side=short, max_side=long if long > short else max(2048, short))
 

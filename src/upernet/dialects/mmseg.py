@@ -47,10 +47,19 @@ _CONVNEXT: list[Row] = [
     *((f"backbone.downsample_layers.{i}.*", f"backbone.body.stages_{i}.downsample.*") for i in (1, 2, 3)),
     ("backbone.stages.{i}.{j}.gamma", "backbone.body.stages_{i}.blocks.{j}.gamma"),
     ("backbone.stages.{i}.{j}.norm.{x}", "backbone.body.stages_{i}.blocks.{j}.norm.{x}"),
+    ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
+]
+_TOOLBOX_CONVNEXT: list[Row] = [
+    *_CONVNEXT,
     ("backbone.stages.{i}.{j}.depthwise_conv.{x}", "backbone.body.stages_{i}.blocks.{j}.conv_dw.{x}"),
     ("backbone.stages.{i}.{j}.pointwise_conv1.{x}", "backbone.body.stages_{i}.blocks.{j}.mlp.fc1.{x}"),
     ("backbone.stages.{i}.{j}.pointwise_conv2.{x}", "backbone.body.stages_{i}.blocks.{j}.mlp.fc2.{x}"),
-    ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
+]
+_ORIGINAL_CONVNEXT: list[Row] = [
+    *_CONVNEXT,
+    ("backbone.stages.{i}.{j}.dwconv.{x}", "backbone.body.stages_{i}.blocks.{j}.conv_dw.{x}"),
+    ("backbone.stages.{i}.{j}.pwconv1.{x}", "backbone.body.stages_{i}.blocks.{j}.mlp.fc1.{x}"),
+    ("backbone.stages.{i}.{j}.pwconv2.{x}", "backbone.body.stages_{i}.blocks.{j}.mlp.fc2.{x}"),
 ]
 _BLOCK, _OUR_BLOCK = "backbone.stages.{i}.blocks.{j}", "backbone.body.layers_{i}.blocks.{j}"
 _SWIN: list[Row] = [
@@ -64,11 +73,21 @@ _SWIN: list[Row] = [
     (f"{_BLOCK}.norm2.{{x}}", f"{_OUR_BLOCK}.norm2.{{x}}"),
     ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
 ]
+_ORIGINAL_SWIN: list[Row] = [
+    ("backbone.patch_embed.proj.{x}", "backbone.body.patch_embed.proj.{x}"),
+    ("backbone.patch_embed.norm.{x}", "backbone.body.patch_embed.norm.{x}"),
+    *((f"backbone.layers.{i}.downsample.*", f"backbone.body.layers_{i + 1}.downsample.*") for i in (0, 1, 2)),
+    ("backbone.layers.{i}.blocks.*", "backbone.body.layers_{i}.blocks.*"),
+    ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
+]
+# The last two are those of the backbones' authors, whose code used the toolbox's heads.
 _TABLES = {
     "deep": KeyTable(_HEADS + _DEEP_STEM),
     "plain": KeyTable(_HEADS + _PLAIN_STEM),
-    "convnext": KeyTable(_HEADS + _CONVNEXT),
+    "convnext": KeyTable(_HEADS + _TOOLBOX_CONVNEXT),
     "swin": KeyTable(_HEADS + _SWIN, dropped=["*.attn.w_msa.relative_position_index"]),
+    "original_convnext": KeyTable(_HEADS + _ORIGINAL_CONVNEXT),
+    "original_swin": KeyTable(_HEADS + _ORIGINAL_SWIN, dropped=["*.attn.relative_position_index"]),
 }
 _MERGING = r"backbone\.body\.layers_\d\.downsample\.(reduction\.weight|norm\.(weight|bias))"
 # Steps of a test pipeline that leave images at their own size.
@@ -90,12 +109,12 @@ def read(checkpoint: Checkpoint) -> Reading:
         raise UserError(f"{where}: MMSegmentation's UPerNet on a backbone that is not read yet; it holds {some!r}")
     table = _TABLES[kind]
     tensors = table.to_ours(checkpoint.tensors, where)
-    if kind == "swin":
+    if kind == "swin":  # the original merges patches as timm does
         tensors = toolbox_merging(tensors, _MERGING)
     said = _settings(next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), ""))
     model = _dict(said.get("model"))
     head = _dict(model.get("decode_head"))
-    _refuse_other_settings(where, model)
+    _refuse_other_settings(where, model, kind)
     bgr, mean, std = _preprocessing(said, model, where)
     if bgr:
         tensors = flip_stem(tensors)
@@ -110,8 +129,8 @@ def read(checkpoint: Checkpoint) -> Reading:
         pool_scales=pool_scales(tensors, head.get("pool_scales"), where),
         # The rows of 769×769 are the published ones with it; their names say so where no configuration does.
         align_corners=bool(head.get("align_corners", "769x769" in Path(where).name + str(meta.get("config")))),
-        level_norm=kind in ("convnext", "swin"),
-        level_norm_eps=1e-5 if kind == "swin" else 1e-6,
+        level_norm=kind not in ("deep", "plain"),
+        level_norm_eps=1e-5 if kind.endswith("swin") else 1e-6,
         mean=mean,
         std=std,
     )
@@ -258,7 +277,7 @@ def _auxiliary_level(model: dict[str, Any], where: str) -> int | None:
     return None if index is None else index % 4
 
 
-def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
+def _refuse_other_settings(where: str, model: dict[str, Any], kind: str) -> None:
     """Settings that no tensor shows must be the ones run here.
 
     Raises:
@@ -273,6 +292,7 @@ def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
             "dilations": ((1, 1, 1, 1),),
             "dilation": (1,),
             "norm_eval": (False, True),
+            "qk_scale": (None,),
         },
         "decode_head": {"in_index": ((0, 1, 2, 3),), "input_transform": ("multiple_select", None), "dilation": (1,)},
         "auxiliary_head": {"dilation": (1,), "align_corners": (aligned,), "kernel_size": (3,)},
@@ -283,23 +303,28 @@ def _refuse_other_settings(where: str, model: dict[str, Any]) -> None:
             value = tuple(block[key]) if isinstance(block.get(key), list) else block.get(key)
             if value is not None and value not in allowed:
                 raise UserError(f"{where}: {name}.{key} {value!r} is not run here; valid: {allowed[0]!r}")
-        eps = _dict(block.get("norm_cfg")).get("eps", 1e-5)
-        batch_norm = _dict(block.get("norm_cfg")).get("type", "BN") in ("BN", "SyncBN")
-        if batch_norm and eps != 1e-5:
-            raise UserError(f"{where}: {name}.norm_cfg.eps {eps!r} is not run here; valid: 1e-05")
-        act = _dict(block.get("act_cfg")).get("type")
-        if act not in (None, "GELU" if name == "backbone" and "depth" not in block else "ReLU"):
+        body = name == "backbone"
+        norm, epsilon = block.get("norm_cfg"), 1e-6 if body and kind.endswith("convnext") else 1e-5
+        # Whatever the layer, mmcv gives it 1e-5 where a norm_cfg says none.
+        if isinstance(norm, dict) and norm.get("eps", 1e-5) != epsilon:
             raise UserError(
-                f"{where}: {name}.act_cfg {act!r} is not run here; valid: 'ReLU', or 'GELU' in ConvNeXt and Swin"
+                f"{where}: {name}.norm_cfg.eps {norm.get('eps', 1e-5)!r} is not run here; valid: {epsilon!r}"
             )
+        # None is not nothing: it leaves the activation out.
+        act, activation = block.get("act_cfg", {}), "GELU" if body and kind not in ("deep", "plain") else "ReLU"
+        found = act.get("type", activation) if isinstance(act, dict) else act
+        if found != activation:
+            raise UserError(f"{where}: {name}.act_cfg {found!r} is not run here; valid: {activation!r}")
 
 
 def _kind(keys: Any, prefix: str) -> str | None:
     signs = {
         "deep": "stem.0.weight",
         "plain": "conv1.weight",
-        "convnext": "downsample_layers.0.0.weight",
+        "convnext": "stages.0.0.depthwise_conv.weight",
         "swin": "stages.0.blocks.0.attn.w_msa.qkv.weight",
+        "original_convnext": "stages.0.0.dwconv.weight",
+        "original_swin": "layers.0.blocks.0.attn.qkv.weight",
     }
     return next((kind for kind, sign in signs.items() if prefix + sign in keys), None)
 
@@ -312,22 +337,26 @@ def _preprocessing(
     Raises:
         UserError: If they are no such numbers.
     """
-    for name, block, flag in (
-        ("model.data_preprocessor", _dict(model.get("data_preprocessor")), "bgr_to_rgb"),
-        ("data_preprocessor", _dict(said.get("data_preprocessor")), "bgr_to_rgb"),
-        ("img_norm_cfg", _dict(said.get("img_norm_cfg")), "to_rgb"),
+    for name, block in (
+        ("model.data_preprocessor", _dict(model.get("data_preprocessor"))),
+        ("data_preprocessor", _dict(said.get("data_preprocessor"))),
+        ("img_norm_cfg", {"to_rgb": True} | _dict(said.get("img_norm_cfg"))),
     ):
         mean, std = block.get("mean"), block.get("std")
         if _is_read(mean) and _is_read(std):
             mean, std = three(mean, f"{name}.mean", where, 255), three(std, f"{name}.std", where, 255, low=0)
-            bgr = not block.get(flag, flag == "to_rgb")
+            # Images are read as BGR there, and turned by any of these, whatever its name says.
+            bgr = not any(block.get(flag) for flag in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))
             return bgr, *((mean[::-1], std[::-1]) if bgr else (mean, std))
     mean, std = _IMAGENET
     return False, three(mean, "mean", where, 255), three(std, "std", where, 255)
 
 
 def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligned: bool) -> InferenceConfig:
-    """The test pipeline's box and windows; else those of the data set with so many classes in the published recipes."""
+    """The test pipeline's box and windows; else those of the data set with so many classes in the published recipes.
+
+    A `Resize` that does not keep the aspect stretches there, which is never done here: its box gives the shorter side.
+    """
     box: Any = (2049, 1025) if aligned and classes == 19 else (2048, 1024) if classes == 19 else (2048, 512)
     steps = _steps(said.get("test_pipeline"))
     for step in steps:
@@ -336,6 +365,9 @@ def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligne
             box = found
             break
     own_size = steps and all(step.get("type") in _SIZELESS for step in steps)
+    # In 1.x, where it holds the scale itself, it stretches unless told otherwise.
+    resize = next((step for step in steps if step.get("type") == "Resize"), {})
+    stretched = resize and not resize.get("keep_ratio", "scale" not in resize)
     test = _dict(model.get("test_cfg")) or _dict(said.get("test_cfg"))
     window, stride = test.get("crop_size"), test.get("stride")
     if test.get("mode") != "slide" or not (_pair(window) and _pair(stride)):
@@ -343,7 +375,7 @@ def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligne
         window, stride = ((769, 769), (513, 513)) if published else (None, None)
     return InferenceConfig(
         short_side=None if own_size else min(box),
-        max_side=2048 if own_size else max(box),
+        max_side=2048 if own_size else max(*box, 2048) if stretched and box[0] == box[1] else max(box),
         window=None if window is None else (window[0], window[1]),
         stride=None if stride is None else (stride[0], stride[1]),
     )
@@ -373,7 +405,7 @@ def _settings(text: str) -> dict[str, Any]:
     try:
         tree = ast.parse(text[:1_000_000])
         return {
-            target.id: _literal(node.value)
+            target.id: None if (value := _literal(node.value)) is ... else value
             for node in tree.body
             if isinstance(node, ast.Assign)
             for target in node.targets
@@ -384,16 +416,16 @@ def _settings(text: str) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A value made of literals and `dict(…)`; anything else is none."""
+    """A value made of literals and `dict(…)`; anything else is `...`, none in lists and left out of mappings."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {k.arg: _literal(k.value) for k in node.keywords if k.arg}
+        return {k.arg: value for k in node.keywords if k.arg and (value := _literal(k.value)) is not ...}
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
-        return {k.value: _literal(v) for k, v in pairs if isinstance(k, ast.Constant)}
+        return {k.value: value for k, v in pairs if isinstance(k, ast.Constant) and (value := _literal(v)) is not ...}
     if isinstance(node, (ast.List, ast.Tuple)):
-        values = [_literal(v) for v in node.elts]
+        values = [None if (value := _literal(v)) is ... else value for v in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
-        return None
+        return ...

@@ -12,6 +12,7 @@ import pickle
 import re
 import struct
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
 from typing import IO, Any, NoReturn
@@ -47,18 +48,20 @@ _STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype) and name[0] != "q"}
-_PYTHON2 = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}
-# The first two ran commands in Python 2 and are no modules of today's standard library.
-_GUARDED = frozenset({"commands", "popen2", "torch", "numpy", "torchvision", "upernet"}) | sys.stdlib_module_names
+# The first ran commands in Python 2; pickle has no name of today for it. The next held its errors, most of which have.
+_GUARDED = frozenset({"popen2", "exceptions", "torch", "numpy", "torchvision", "upernet"}) | sys.stdlib_module_names
 _HARMLESS = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|functools\.partial|uuid\.(Safe)?UUID|decimal\.Decimal"
-    r"|fractions\.Fraction|builtins\.(object|x?range|slice)|numpy\.dtype"
+    r"|fractions\.Fraction|builtins\.(object|range|slice)|numpy\.dtype"
     r"|pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path|datetime\.(date|time|datetime|timedelta|timezone)"
+    r"|typing\.(Any|Callable|Dict|FrozenSet|Iterable|List|Literal|Mapping|Optional|Sequence|Set|Tuple|Type|Union)"
+    r"|torch\.optim\.(\w+\.)?[A-Z]\w*"
 )
 _NAMES_ONLY = re.compile(
     r"torch\.Tensor|torch\.nn\.(parameter\.)?Parameter|numpy\.ndarray"
-    r"|builtins\.(bool|int|float|str|unicode|list|tuple|dict)"
+    r"|builtins\.(bool|int|float|str|list|tuple|dict)"
 )
+_MODULE = re.compile(r"(torch\.nn\.(modules|parallel)|torchvision\.(models|ops)|upernet\.model)\.(\w+\.)+_?[A-Z]\w*")
 
 
 class RefusedError(Exception):
@@ -136,6 +139,10 @@ def _short(value: Any) -> str:
 
 def _refuse(name: str) -> NoReturn:
     raise RefusedError(f"asks for {name[:200]}, which no checkpoint needs; it may be hostile and was not opened")
+
+
+def _refuse_module(name: str) -> NoReturn:
+    raise RefusedError(f"holds a whole model ({name[:200]}), not its weights; save model.state_dict() and give that")
 
 
 class Pickle:
@@ -275,7 +282,9 @@ class Pickle:
     def name(self, module: Any, name: Any) -> Any:
         """What stands for a global."""
         self.spend(len(_expect(module, "a name", str)) + len(_expect(name, "a name", str)))
-        place = _PYTHON2.get(module, module)
+        given = f"{module}.{name}"
+        # As pickle itself does: what Python 2 called thread.start_new_thread acts under today's name.
+        place, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         if place == "numpy._core" or place.startswith("numpy._core."):
             place = "numpy.core" + place.removeprefix("numpy._core")
         full = f"{place}.{name}"
@@ -286,7 +295,9 @@ class Pickle:
             return _Name(full)
         if place.partition(".")[0] not in _GUARDED or _HARMLESS.fullmatch(full):
             return _Name(full, foreign=True)
-        _refuse(f"{module}.{name}")
+        if _MODULE.fullmatch(full):
+            _refuse_module(full)
+        _refuse(given)
 
     def call(self, target: Any, args: Any, keywords: Any = None) -> Any:
         """What stands for `target(*args, **keywords)`. Keywords become one last argument."""
@@ -314,8 +325,11 @@ class Pickle:
             raise RefusedError(f"damaged: sets the state of {_short(target)}; it may be hostile")
 
     def storage(self) -> None:
+        given = _expect(self.stack.pop(), "a storage", tuple)
+        if given[:1] == ("module",):  # so the format before PyTorch 1.6 keeps the source code of a class
+            _refuse_module(given[1].name if isinstance(given[1], _Name) else "of no known class")
         # The format before PyTorch 1.6 adds a window, which has been None since PyTorch 0.4.
-        kind, of, key, _, numel, *window = _expect(self.stack.pop(), "a storage", tuple)
+        kind, of, key, _, numel, *window = given
         name = of.name.rpartition(".")[2] if isinstance(of, _Name) and not of.foreign else ""
         if kind != "storage" or name not in _STORAGES or window not in ([], [None]):
             raise RefusedError("damaged: its pickle names a storage of no known kind")
@@ -404,6 +418,9 @@ def _attribute(p: Pickle, target: Any, name: Any) -> _Name:
     # Before protocol 4, a pickle names a method of a class like this; mmengine's checkpoints are full of it.
     if isinstance(target, _Name) and target.foreign and type(name) is str and name.isidentifier():
         p.spend(len(target.name) + len(name))
+        # A harmless class of Python's own can have methods that act, such as pathlib.Path.unlink.
+        if target.name.partition(".")[0] in _GUARDED:
+            _refuse(f"{target.name}.{name}")
         return _Name(f"{target.name}.{name}", foreign=True)
     _refuse("builtins.getattr")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from upernet.checkpoint import plain_state
 from upernet.config import InferenceConfig, ModelConfig, UserError
-from upernet.dialects.backbones import Swin, identify, measure, same_answers
+from upernet.dialects.backbones import Swin, family, identify, measure, same_answers
 from upernet.dialects.base import Checkpoint, Reading, require_semantic, semantic_tasks
 from upernet.dialects.keys import KeyTable, Row, conv_norm
 from upernet.model import UPerNet
@@ -55,9 +55,11 @@ _SHOWN = {
 }  # fmt: skip
 # Arguments of encoders that change nothing in evaluation, or nothing for images of any size.
 _IDLE = {
-    "drop_rate", "drop_path_rate", "drop_block_rate", "img_size", "strict_img_size", "dynamic_img_size",
-    "dynamic_img_pad", "always_partition",
+    "drop_rate", "drop_path_rate", "drop_block_rate", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate",
+    "pretrained", "img_size", "strict_img_size", "dynamic_img_size", "dynamic_img_pad", "always_partition",
 }  # fmt: skip
+# Arguments by which timm decides whether a Swin's last stages shift their windows; no tensor shows them.
+_BUILT = ("always_partition", "img_size")
 
 
 def matches(keys: set[str]) -> bool:
@@ -85,6 +87,9 @@ def read(checkpoint: Checkpoint) -> Reading:
     tensors = table.to_ours(checkpoint.tensors, where)
     name, args, channels = identify(tensors, where, table.their_name)
     _check_encoder(said, name, args, where)
+    if family(tensors) == "swin":
+        built = {k: said[k] for k in _BUILT if said.get(k) is not None}
+        args = {**args, "shift_first": True, "always_partition": False, **built}
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
@@ -104,19 +109,19 @@ def _check_encoder(said: Mapping[str, Any], name: str, args: dict[str, Any], whe
     Raises:
         UserError: If the configuration's would answer otherwise, or nobody can say.
     """
-    given = {k: v for k, v in said.items() if k not in _SHOWN | _IDLE and k[:1] != "_"}
-    for key, value in given.items():
-        if value is not None and args.get(key) != value:
-            raise UserError(f"{where}: {_CONFIG} has {key} {value!r}, which its tensors do not show; valid: without it")
-    encoder = said.get("encoder_name")
-    if encoder is None:
-        return
-    timm_name = str(encoder).removeprefix("tu-")
+    given = {k: v for k, v in said.items() if v is not None and k not in _SHOWN | _IDLE and k[:1] != "_"}
+    encoder = str(said.get("encoder_name"))
+    timm_name = encoder.removeprefix("tu-")
+    # Its own ones that are not in the list have other tensors, or names that timm lacks.
     if timm_name == encoder and encoder not in _OWN_ENCODERS:
-        return  # its own ones that are not in this list have other tensors, or names that timm lacks
-    if not same_answers(name, args, timm_name, {k: v for k, v in given.items() if v is not None}):
+        for key, value in given.items():
+            if args.get(key) != value:
+                raise UserError(f"{where}: {_CONFIG} has {key} {value!r}, which no tensor shows; valid: without it")
+    elif not same_answers(name, args, timm_name, given):
+        changed = {k: v for k, v in given.items() if args.get(k) != v}
+        told = f"{encoder!r} with {changed}" if changed else repr(encoder)
         raise UserError(
-            f"{where}: {_CONFIG} has encoder_name {encoder!r}, but its tensors are a {name}'s {args or ''}".rstrip()
+            f"{where}: {_CONFIG} has encoder_name {told}, but its tensors are a {name}'s {args or ''}".rstrip()
             + ", which answers otherwise; only encoders that tensors show are read, such as 'tu-resnet50'"
         )
 
@@ -139,12 +144,15 @@ def write(
         raise UserError(f"{SOFTWARE} brings logits to size with align_corners true; this model has false")
     tensors = plain_state(model)
     shape = measure(tensors, config.backbone)
-    if isinstance(shape, Swin):
-        raise UserError(
-            f"{SOFTWARE} shifts the windows of a Swin before it pads, so that {config.backbone!r} would answer "
-            "otherwise; written are ResNet and ConvNeXt"
-        )
     name, args = shape.identify()
+    if isinstance(shape, Swin):
+        if not config.backbone_args.get("shift_first"):
+            raise UserError(
+                f"{SOFTWARE} shifts the windows of a Swin before it pads, so that {config.backbone!r} would answer "
+                "otherwise; written are ResNet, ConvNeXt, and Swin with backbone_args.shift_first"
+            )
+        built = {k: v for k, v in config.backbone_args.items() if k in _BUILT}
+        args |= {"always_partition": True, "strict_img_size": False, **built}
     own = name in _OWN_ENCODERS and not args
     said = {
         "_model_class": "UPerNet",

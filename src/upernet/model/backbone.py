@@ -16,7 +16,7 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from upernet.config import UserError
-from upernet.model.swin import pad_before_shift
+from upernet.model.swin import has_windows, pad_before_shift
 
 # How families are told to take images of any size; the first set of options the model knows is used. A Swin shifts its
 # windows or not by the size it is built for, 224 px, where the last stage is one window that never shifts; published
@@ -49,14 +49,21 @@ class Backbone(nn.Module):
 
         Args:
             name: A timm model name.
-            args: Further arguments of `timm.create_model`.
+            args: Further arguments of `timm.create_model`. `shift_first` is ours: a Swin then shifts its windows
+                before it pads them, as timm does and published segmentation networks do not.
 
         Raises:
-            UserError: If timm has no such model, or it refuses `args`, or it cannot give four levels.
+            UserError: If timm has no such model, or it refuses `args`, or it cannot give four levels, or what is no
+                Swin is given `shift_first`.
         """
         super().__init__()
+        args = dict(args)
+        shift_first = args.pop("shift_first", False)
         self.body, self.options = _create(name, args)
-        pad_before_shift(self.body)
+        if shift_first and not has_windows(self.body):
+            raise UserError(f"backbone {name!r} is no Swin and takes no 'shift_first'; a valid key is 'drop_path_rate'")
+        if not shift_first:
+            pad_before_shift(self.body)
         info = cast(Any, self.body).feature_info
         strides, channels = info.reduction(), info.channels()
         patch = next((m.patch_size for m in self.body.modules() if isinstance(m, PatchEmbed)), (1, 1))

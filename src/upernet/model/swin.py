@@ -12,7 +12,7 @@ class PaddedSwinBlock(SwinTransformerBlock):
     """A block that pads the map to whole windows before it shifts them.
 
     timm shifts first, so that the padding lands in other windows. Every published segmentation network on Swin was
-    trained with this order; the two agree where windows fill the map.
+    trained with this order, but those of segmentation_models_pytorch; the two agree where windows fill the map.
     """
 
     def _attn(self, x: Tensor) -> Tensor:
@@ -30,6 +30,11 @@ class PaddedSwinBlock(SwinTransformerBlock):
         if any(shift):
             x = torch.roll(x, shift, (1, 2))
         return x[:, :height, :width].contiguous()
+
+
+def has_windows(model: nn.Module) -> bool:
+    """Whether a timm model is a Swin."""
+    return any(isinstance(module, SwinTransformerBlock) for module in model.modules())
 
 
 def pad_before_shift(model: nn.Module) -> None:
