@@ -951,10 +951,10 @@ def test_an_index_that_names_anything_else_is_refused(tmp_path: Path, name: Any)
         ('{"weight_map": {"x": "folder"}}', "names the weight file 'folder', which is not beside it"),
         ('{"weight_map": {}}', "names no weight files beside it"),
         ('{"weight_map": ["a.bin"]}', "names no weight files beside it"),
-        ("[]", "names no weight files beside it"),
+        ("[]", "holds a list; expected a mapping"),
         ('{"weight_map": {"x": "a", "x": "b"}}', "names 'x' twice"),
-        ("{", "damaged"),
-        ("[" * 10**5, "damaged"),
+        ("{", "no readable JSON"),
+        ("[" * 10**5, "no readable JSON"),
         (" " * 2000, "is longer than 1000 bytes"),
     ],
 )

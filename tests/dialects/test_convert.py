@@ -665,6 +665,26 @@ def test_settings_of_smp_that_no_tensor_shows(tmp_path: Path, change: dict[str, 
     assert str(caught.value).startswith(str(place / "model.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"upsampling": 4, "upsampling": 8}', "names 'upsampling' twice"),
+        ("[4]", "holds a list; expected a mapping"),
+        ("{", "no readable JSON"),
+        ("[" * 100_000, "no readable JSON"),
+        (" " * (2**24 + 1), "is longer than"),
+    ],
+)
+def test_settings_that_are_none(tmp_path: Path, text: str, says: str) -> None:
+    place = smp_folder(tmp_path / "theirs")
+    (place / "config.json").write_text(text)
+    with pytest.raises(WorkError) as caught:
+        read_foreign([place])
+    line = str(caught.value)
+    assert line.startswith(f"{place / 'config.json'}: {says}")
+    assert "\n" not in line
+
+
 @pytest.mark.parametrize("name", ["tu-resnet50", "tu-resnet50.a1_in1k"])
 def test_encoders_of_smp_that_tensors_show(tmp_path: Path, name: str) -> None:
     place = smp_folder(tmp_path / "theirs")

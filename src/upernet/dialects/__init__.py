@@ -16,7 +16,7 @@ from torch import Tensor
 from upernet.checkpoint import plan_model
 from upernet.config import InferenceConfig, UserError, WorkError, to_plain
 from upernet.dialects import csail, huggingface, mmseg, smp
-from upernet.dialects.archive import read_checkpoint, read_index
+from upernet.dialects.archive import read_checkpoint, read_index, read_settings
 from upernet.dialects.backbones import same_answers
 from upernet.dialects.base import Checkpoint, Dialect, Reading
 from upernet.dialects.keys import some
@@ -26,9 +26,6 @@ from upernet.model import UPerNet
 from upernet.tasks.base import Task
 
 DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
-
-JSON_BYTES = 2**24
-"""More than the longest class tables need."""
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -209,19 +206,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _json_files(folder: Path) -> dict[str, dict[str, Any]]:
     names = ("config.json", "preprocessor_config.json")
-    return {name: _json(folder / name) for name in names if (folder / name).is_file()}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > JSON_BYTES:
-        raise WorkError(f"{path}: {path.stat().st_size} bytes; settings have at most {JSON_BYTES}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WorkError(f"{path}: no JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise WorkError(f"{path}: expected a mapping")
-    return content
+    return {name: read_settings(folder / name) for name in names if (folder / name).is_file()}
 
 
 def _check_published(path: Path) -> None:

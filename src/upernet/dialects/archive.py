@@ -39,7 +39,7 @@ from upernet.dialects.pickles import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Placeholder", "read_checkpoint", "read_index", "read_safetensors"]
+__all__ = ["Placeholder", "read_checkpoint", "read_index", "read_safetensors", "read_settings"]
 
 DEPTH = 64
 """Deepest nesting of containers."""
@@ -105,6 +105,17 @@ def read_index(path: Path) -> list[Path]:
     """
     files: list[Path] = _opened(path, _read_index)
     return files
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON file that describes a checkpoint.
+
+    Raises:
+        UserError: If there is no such file.
+        WorkError: If it holds anything else than a mapping, a key twice, or more than a description needs.
+    """
+    settings: dict[str, Any] = _opened(path, _read_settings)
+    return settings
 
 
 def _opened(path: Path, read: Callable[[Path, BufferedReader], Any]) -> Any:
@@ -190,11 +201,20 @@ def _read_safetensors(path: Path, file: BufferedReader) -> dict[str, Tensor]:
         raise RefusedError(f"no readable safetensors file ({type(error).__name__}: {error})") from error
 
 
-def _read_index(path: Path, file: BufferedReader) -> list[Path]:
+def _read_settings(path: Path, file: BufferedReader) -> dict[str, Any]:
     if path.stat().st_size > LISTING_BYTES:
         raise RefusedError(f"is longer than {LISTING_BYTES} bytes; it may be hostile")
-    content = _json(file.read())
-    shards = content.get("weight_map") if isinstance(content, dict) else None
+    try:
+        content = _json(file.read())
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"no readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise RefusedError(f"holds a {type(content).__name__}; expected a mapping, such as {{}}")
+    return content
+
+
+def _read_index(path: Path, file: BufferedReader) -> list[Path]:
+    shards = _read_settings(path, file).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise RefusedError("names no weight files beside it")
     files: dict[Path, None] = {}
