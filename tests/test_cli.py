@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -124,6 +124,35 @@ def test_later_words_change_earlier_ones(config: Path, tmp_path: Path) -> None:
     assert (options["run"].steps, options["run"].out) == (11, "runs/mine")
     assert options["data"].augment.crop == (32, 48)
     assert list(options["data"].sources) == ["town", "drawn"]
+
+
+def test_a_file_changes_its_base(config: Path, tmp_path: Path) -> None:
+    """Of tasks and sources it names all that there shall be, each with no more than what changes."""
+    folder = tmp_path / "further"
+    folder.mkdir()
+    (folder / "second.yaml").write_text("base: ../mine.yaml\noptim: {lr: 0.5}\ndata: {sources: {town: {weight: 5}}}\n")
+    (folder / "third.yaml").write_text("base: second.yaml\ntasks: {weather: {}, object: {}}\nrun: {steps: 9}\n")
+    options, first = (read_options("train", ["--config", str(path)]) for path in (folder / "third.yaml", config))
+    assert (options["optim"].lr, options["optim"].name) == (0.5, "adamw")
+    assert (options["run"].steps, options["run"].out) == (9, "runs/mine")
+    assert options["tasks"] == first["tasks"]
+    assert options["data"].sources == {"town": replace(first["data"].sources["town"], weight=5)}
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ("nowhere.yaml", "base 'nowhere.yaml' is no file; name one relative to"),
+        ("mine.yaml", "base 'mine.yaml' leads back to it"),
+        ("circle.yaml", "base 'mine.yaml' leads back to it"),
+    ],
+)
+def test_a_base_that_cannot_be_is_told(
+    tmp_path: Path, base: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "circle.yaml").write_text("base: mine.yaml\n")
+    (tmp_path / "mine.yaml").write_text(f"base: {base}\n")
+    assert says in told(capsys, "train", "--config", tmp_path / "mine.yaml")
 
 
 def test_a_later_block_of_tasks_replaces_the_earlier_one(config: Path, tmp_path: Path) -> None:
