@@ -480,53 +480,20 @@ def _in_smp(config: ModelConfig) -> ModelConfig:
 
 
 def _open_mmseg(place: Path, twin: UPerNet, scene: Scene) -> nn.Module:
-    """Built as the toolbox's own configurations of UPerNet do.
+    """Built from the configuration that our converter wrote beside the weights, windows among it.
 
     Raises:
         UserError: If the backbone is no ResNet of its.
     """
-    found = re.fullmatch(r"resnet(18|34|50|101|152)([cd]?)", twin.config.backbone)
-    if not found or twin.config.backbone_args:
-        raise UserError(f"compared on ResNet only; this model has {twin.config.backbone!r}; valid: resnet50c")
+    name = twin.config.backbone
+    if not re.fullmatch(r"resnet(18|34|50|101|152)[cd]?", name) or twin.config.backbone_args:
+        raise UserError(f"compared on ResNet only; this model has {name!r}; valid: resnet50c")
     importlib.import_module("mmseg.models")  # registers them
-    registry = importlib.import_module("mmseg.registry").MODELS
-    heads, channels = cast("dict[str, Any]", twin.heads), twin.backbone.channels
-    shared = {
-        "num_classes": heads["semantic"].classifier.out_channels,
-        "norm_cfg": {"type": "BN"},
-        "align_corners": twin.config.align_corners,
-    }
-    window, stride = scene.inference.window, scene.inference.stride
-    config = {
-        "type": "EncoderDecoder",
-        "backbone": {
-            "type": {"": "ResNet", "c": "ResNetV1c", "d": "ResNetV1d"}[found[2]],
-            "depth": int(found[1]),
-            "norm_cfg": {"type": "BN"},
-        },
-        "decode_head": {
-            "type": "UPerHead",
-            "in_channels": channels,
-            "in_index": [0, 1, 2, 3],
-            "channels": twin.config.width,
-            "pool_scales": twin.config.pool_scales,
-            **shared,
-        },
-        "test_cfg": {"mode": "slide", "crop_size": window, "stride": stride} if window else {"mode": "whole"},
-    }
-    if "auxiliary" in twin.tasks:
-        level, head = int(twin.tasks["auxiliary"].level[1]) - 2, heads["auxiliary"]
-        config["auxiliary_head"] = {
-            "type": "FCNHead",
-            "in_channels": channels[level],
-            "in_index": level,
-            "channels": head.classifier.in_channels,
-            "num_convs": len(head.convs),
-            "concat_input": False,
-            **shared,
-        }
-    network: nn.Module = registry.build(importlib.import_module("mmengine").ConfigDict(config))
-    network.load_state_dict(torch.load(place, weights_only=True)["state_dict"])
+    checkpoint = torch.load(place, weights_only=True)
+    config = importlib.import_module("mmengine").Config.fromstring(checkpoint["meta"]["cfg"], ".py")
+    importlib.import_module("mmengine.registry").init_default_scope(config.default_scope)
+    network: nn.Module = importlib.import_module("mmseg.registry").MODELS.build(config.model)
+    network.load_state_dict(checkpoint["state_dict"])
     return network
 
 
