@@ -21,6 +21,11 @@ class WorkError(UserError):
     """Work that failed although the command was right: a damaged file, a loss that is not a number."""
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, ends of lines too, written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def check(name: str, value: float | None, low: float, high: float = float("inf"), example: object = 1) -> None:
     """Refuse a number outside [low, high]; none passes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from upernet.config import UserError
+from upernet.config import UserError, printable
 
 
 def convert(
@@ -42,7 +42,6 @@ def convert(
         raise UserError(f"{target}: is there already, and the last one is where to write; give a new name")
 
     from upernet.checkpoint import build_model, fill, load_model, save_model
-    from upernet.dialects.base import printable
 
     model, tasks, inference = load_model(sources[0] if len(sources) == 1 else sources, trust, mirror)
     unknown = [name for name in drop if name not in tasks]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from upernet.config import UserError
+from upernet.config import UserError, printable
 
 
 def predict(
@@ -127,6 +127,5 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 def _tell(line: str, stream: TextIO) -> None:
     """Print one line; file names may hold what a terminal should not see or cannot show."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from upernet.config import UserError
-from upernet.dialects.base import class_names, pool_scales, printable, three
+from upernet.config import UserError, printable
+from upernet.dialects.base import class_names, pool_scales, three
 
 
 def test_class_names_follow_the_count_where_a_file_says_none() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from upernet.config import InferenceConfig, ModelConfig, UserError
+from upernet.config import InferenceConfig, ModelConfig, UserError, printable
 from upernet.data.vocabulary import vocabulary
 from upernet.model import UPerNet
 from upernet.tasks import Semantic
@@ -72,11 +72,6 @@ class Dialect(Protocol):
             WorkError: If a tensor has no place here, or its architecture is not one of ours.
         """
         ...
-
-
-def printable(text: str) -> str:
-    """The text with what a terminal would obey, ends of lines too, written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def warn(line: str) -> None:
