@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upernet.config import InferenceConfig, UserError
+from upernet.resize import resize_image
 from upernet.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -57,11 +58,27 @@ def network_size(height: int, width: int, config: InferenceConfig, ratio: float 
     return max(MIN_SIDE, int(height * scale + 0.5)), max(MIN_SIDE, int(width * scale + 0.5))
 
 
-def network_input(image: Tensor, config: InferenceConfig, ratio: float = 1.0) -> Tensor:
-    """(3, H, W) RGB in [0, 255] → (1, 3, h, w) float32 in [0, 1]."""
+def network_input(
+    image: Tensor, config: InferenceConfig, ratio: float = 1.0, device: torch.device | None = None
+) -> Tensor:
+    """What the network is shown.
+
+    Args:
+        image: (3, H, W) RGB, uint8, or floating point in [0, 255]. Bytes stay bytes when they are resized without
+            `antialias`: published figures were measured so.
+        config: Sizes.
+        ratio: Of the size, one of `config.scales`.
+        device: Where it shall be; where the image is if none.
+
+    Returns:
+        (1, 3, h, w) float32 in [0, 1].
+    """
     size = network_size(image.shape[-2], image.shape[-1], config, ratio)
-    x = image[None].float() / 255
-    if size == tuple(image.shape[-2:]):
+    device = device or image.device
+    if image.dtype == torch.uint8 and not config.antialias:
+        image = resize_image(image.cpu(), size) if size != tuple(image.shape[-2:]) else image
+    x = image[None].to(device).float() / 255
+    if size == tuple(x.shape[-2:]):
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=config.antialias).clamp(0, 1)
 
@@ -228,16 +245,18 @@ class Views:
         asked: Iterable[str] | None = None,
         *,
         straight: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         """Run the network: for every scale, plain and then flipped, every window.
 
         Args:
             model: In evaluation mode.
-            image: (3, H, W) RGB in [0, 255], on the model's device.
+            image: (3, H, W) RGB, uint8, or floating point in [0, 255].
             config: Sizes, windows, scales and flip.
             tasks: Tasks by name, each after those it needs.
             asked: Tasks to compute; those the model answers by itself if none.
             straight: Bring logits of a whole input to the photograph's size in one step, whatever `config` says.
+            device: The model's; where the image is if none.
         """
         self.tasks = tasks
         self.size: tuple[int, int] = (image.shape[-2], image.shape[-1])
@@ -245,7 +264,7 @@ class Views:
         words = () if asked is None else (list(asked),)
         self.views = []
         for ratio in config.scales:
-            x = network_input(image, config, ratio)
+            x = network_input(image, config, ratio, device)
             for flipped in (False, True) if config.flip else (False,):
                 self.views.append(_view(model, x.flip(-1) if flipped else x, config, words, flipped))
         logits = self.views[0].logits

@@ -109,7 +109,7 @@ class Parser:
             ) from None
 
     def _predict(self, picture: Tensor, name: str, scores: bool, top: int) -> Prediction:
-        views = Views(self.model, picture.to(self.device), self.inference, self._ordered, straight=True)
+        views = Views(self.model, picture, self.inference, self._ordered, straight=True, device=self.device)
         likeliest = {n: _rank(views.image_probabilities(n)[0], self.labels[n], top) for n in self._ordered}
         answers: dict[str, Tensor] = {}
         kept: dict[str, np.ndarray] = {}

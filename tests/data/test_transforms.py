@@ -18,9 +18,9 @@ import upernet.data.transforms as transforms
 from upernet.config import UserError
 from upernet.data.config import AugmentConfig
 from upernet.data.labels import IGNORE
-from upernet.data.resize import resize_image, resize_labels
 from upernet.data.sample import Batch, Padding, Sample
 from upernet.data.transforms import PAD_GREY, Augment, is_varied
+from upernet.resize import resize_image, resize_labels
 
 STILL: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
 
@@ -254,20 +254,20 @@ def test_views_are_those_of_earlier_versions(
 
 
 class Seen:
-    """Sizes and windows of resized images, which are made up: nothing is computed."""
+    """Sizes of resized images, which are made up: nothing is computed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.images: list[tuple[tuple[int, int], tuple[int, int, int, int]]] = []
-        self.maps: list[tuple[tuple[int, int], tuple[int, int, int, int]]] = []
+        self.images: list[tuple[int, int]] = []
+        self.maps: list[tuple[int, int]] = []
         monkeypatch.setattr(transforms, "resize_image", self.image)
         monkeypatch.setattr(transforms, "resize_labels", self.map)
 
-    def image(self, image: Tensor, size: Any, window: Any) -> Tensor:
-        self.images.append((size, window))
-        return torch.zeros(3, *window[2:], dtype=torch.uint8)
+    def image(self, image: Tensor, size: Any) -> Tensor:
+        self.images.append(size)
+        return torch.zeros(1, dtype=torch.uint8).expand(3, *size)
 
     def map(self, labels: Tensor, size: Any, window: Any) -> Tensor:
-        self.maps.append((size, window))
+        self.maps.append(size)
         return torch.zeros(window[2:], dtype=torch.int64)
 
 
@@ -278,7 +278,7 @@ def test_one_scale_is_drawn_uniformly_for_both_sides_of_the_box(monkeypatch: pyt
     maps = {"mask": torch.zeros(1024, 2048, dtype=torch.int64)}
     for _ in range(2000):
         view(torch.zeros(3, 1024, 2048, dtype=torch.uint8), maps)
-    sizes = np.array([size for size, _ in seen.images])
+    sizes = np.array(seen.images)
     ratio = sizes[:, 0] / 100_000
     assert np.abs(sizes[:, 1] - 2 * sizes[:, 0]).max() <= 2
     assert abs(ratio.mean() - 1.25) < 0.039  # four deviations
@@ -312,7 +312,7 @@ def test_the_crop_is_cut_from_the_resized_image(seed: int, monkeypatch: pytest.M
     """Against the steps one by one, on whole images."""
     image, mask = coded(blocks("fitted", range(40), (90, 120), block=3))
     seen: list[Any] = []
-    monkeypatch.setattr(transforms, "resize_image", lambda *given: seen.append(given[1:]) or resize_image(*given))
+    monkeypatch.setattr(transforms, "resize_labels", lambda *given: seen.append(given[1:]) or resize_labels(*given))
     view, cut = augment(
         image, mask, seed, crop=(48, 80), box=(100, 75), flip=float(seed % 2), pad_colour=(0.0, 1.0, 0.5)
     )
@@ -459,6 +459,25 @@ def test_an_image_with_one_label_fills_the_crop_from_a_box_too(size: tuple[int, 
     )
     assert (view.shape, maps, padding) == ((3, 40, 64), {}, None)
     assert (view == 10).all()
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any part of the line may be seen."""
+    sizes: list[Any] = []
+    monkeypatch.setattr(transforms, "resize_image", lambda *given: sizes.append(given[1]) or resize_image(*given))
+    line = torch.arange(3000).div(3000 / 256, rounding_mode="floor").to(torch.uint8).expand(3, -1).reshape(3, *size)
+    seen = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        view, _, _ = Augment(AugmentConfig(crop=(40, 64), box=(80, 60)))(line, {})
+        assert view.shape == (3, 40, 64)
+        seen.append(view.float().mean().item())
+    assert max(max(size) for size in sizes) < 10 * 64
+    assert min(seen) < 50
+    assert max(seen) > 200
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,9 @@ class Batch:
         pixels = torch.stack([s.image for s in samples])
         targets = {}
         for key, like in {k: v for s in samples for k, v in s.targets.items()}.items():
-            unlabelled = torch.full_like(like, IGNORE)
-            targets[key] = torch.stack([s.targets.get(key, unlabelled) for s in samples])
+            targets[key] = torch.stack(
+                [s.targets[key] if key in s.targets else torch.full_like(like, IGNORE) for s in samples]
+            )
         return cls(pixels, targets, samples[0].source, [s.id for s in samples], [s.padding for s in samples])
 
     def to(self, device: torch.device) -> Batch:

@@ -133,7 +133,7 @@ def _answers(
         return
     device = next(model.parameters()).device
     ordered = order_tasks({n: t for n, t in tasks.items() if n in asked})
-    views = Views(model, sample.image.to(device), inference, ordered, ordered)
+    views = Views(model, sample.image, inference, ordered, ordered, device=device)
     answers: dict[str, Tensor] = {}
     for name in views.image_level:
         if name in needed:
