@@ -166,7 +166,15 @@ def load_model(
         raise type(error)(f"{described}: {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WorkError(f"{described}: no network can be built ({' '.join(str(error).split())})") from error
-    return network.eval(), tasks, inference
+    return as_run(network), tasks, inference
+
+
+def as_run(network: UPerNet) -> UPerNet:
+    """The same network in evaluation mode, channels innermost in memory, as those of `network_input` are.
+
+    In another layout every convolution would copy what it reads, the largest map of all among it.
+    """
+    return network.eval().to(memory_format=torch.channels_last)
 
 
 def plan_model(config: ModelConfig, tasks: Mapping[str, Task], where: str) -> UPerNet:

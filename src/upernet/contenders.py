@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from upernet.checkpoint import build_model
+from upernet.checkpoint import as_run, build_model
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, UserError, to_plain
 from upernet.data.labels import ClassSets
 from upernet.dialects import write_foreign
@@ -255,7 +255,7 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
         crop: Height and width of what the network sees.
         precision: A key of `DTYPES`.
     """
-    network = network.to(memory_format=torch.channels_last).train()  # as the trainer has it
+    network.train()
     optimizer = build_optimizer(network, optim)
     device = network.mean.device
     image = torch.rand(batch, 3, *crop, device=device).contiguous(memory_format=torch.channels_last)
@@ -286,7 +286,7 @@ def fresh_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_model(config, tasks).eval()
+        network = as_run(build_model(config, tasks))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
             nn.init.constant_(module.weight, 0.2)

@@ -71,16 +71,16 @@ def network_input(
         device: Where it shall be; where the image is if none.
 
     Returns:
-        (1, 3, h, w) float32 in [0, 1].
+        (1, 3, h, w) float32 in [0, 1], channels innermost in memory.
     """
     size = network_size(image.shape[-2], image.shape[-1], config, ratio)
     device = device or image.device
     if image.dtype == torch.uint8 and not config.antialias:
         image = resize_image(image.cpu(), size) if size != tuple(image.shape[-2:]) else image
     x = image[None].to(device).float() / 255
-    if size == tuple(x.shape[-2:]):
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=config.antialias).clamp(0, 1)
+    if size != tuple(x.shape[-2:]):
+        x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=config.antialias).clamp(0, 1)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def window_spans(length: int, window: int, stride: int) -> list[tuple[int, int]]:

@@ -29,9 +29,11 @@ HEADS = {"semantic": "decode", "auxiliary": "aux"}
 def training_network(checkpoint: Path) -> UPerNet:
     """Without dropout, as the reference had it, and without normalisation: inputs come normalised.
 
-    Rounding on the way to [0, 1] and back would move some gradients by a few thousandths.
+    Rounding on the way to [0, 1] and back would move some gradients by a few thousandths. Memory is laid out as the
+    reference had it: with channels innermost, batch norm sums in single precision on a CPU, not in double, and from
+    these random weights that moves gradients by some per cent.
     """
-    network = upernet.load(checkpoint, device="cpu").model.train()
+    network = upernet.load(checkpoint, device="cpu").model.train().to(memory_format=torch.contiguous_format)
     for module in network.modules():
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):
             module.p = 0.0

@@ -99,7 +99,7 @@ class Backbone(nn.Module):
             x = F.pad(x, (0, right, 0, down))
         features: list[Tensor] = self.body(x)[-4:]
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
-            features = [f.permute(0, 3, 1, 2).contiguous() for f in features]
+            features = [f.permute(0, 3, 1, 2) for f in features]
         return features if self.pyramid is None else self.pyramid(features, size)
 
 
