@@ -173,6 +173,7 @@ def _cityscapes_jobs(photos: Path, labels: Path) -> Iterator[Job]:
 def _prepare_voc_aug(root: str, sbd: str | None, workers: int) -> int:
     import scipy.io  # noqa: F401 (if it is missing, that is told before any work)
 
+    from upernet.data.source import read_lines
     from upernet.data.voc import VOC
 
     voc = VOC(root=root)
@@ -184,7 +185,7 @@ def _prepare_voc_aug(root: str, sbd: str | None, workers: int) -> int:
         listing = dataset / f"{split}.txt"
         if not listing.is_file():
             raise UserError(f"{listing}: no such list; expected one image id a line; get {SBD_ORIGIN}")
-        listed |= set(listing.read_text().split())
+        listed |= {name for line in read_lines(listing) for name in line.split()}
     if not listed:
         raise UserError(f"{dataset / 'train.txt'}: empty; expected one image id a line, such as 2008_000002")
     for name in sorted(listed):

@@ -117,3 +117,13 @@ def test_a_real_pair(data_dir: Path) -> None:
     stored = np.asarray(Image.open(item.annotations["mask"]))  # type: ignore[arg-type]
     np.testing.assert_array_equal(values["mask"], stored.astype(int) - 1)
     assert values["mask"].max() < 150
+
+
+def test_labels_without_their_images_are_told(root: Path) -> None:
+    """As where a download of the images stopped half-way."""
+    for name in ("ADE_train_00000002.jpg", "ADE_train_00000003.jpg"):
+        (root / "images" / "training" / name).unlink()
+    mask = root / "annotations" / "training" / "ADE_train_00000002.png"
+    count = "no image belongs to it; 2 of 4 label maps of split 'train' have none"
+    assert line(root).startswith(f"{mask}: {count}; in {root}, {LAYOUT}")
+    assert line(root).endswith(ORIGIN)

@@ -64,3 +64,10 @@ def test_the_real_frames(data_dir: Path) -> None:
     image, values = source.read(source.items("val")[0])
     assert image.shape == (360, 480, 3)
     assert set(np.unique(values["mask"])) <= set(range(-1, 11))
+
+
+@pytest.mark.parametrize("segnet", [False, True])
+def test_labels_without_their_images_are_told(segnet: bool, tmp_path: Path) -> None:
+    root = camvid(tmp_path, segnet=segnet)
+    next(iter((root / ("val" if segnet else "images/val")).iterdir())).unlink()
+    assert "no image belongs to it; 1 of 2 label maps of split 'val' have none" in line(root, "val")

@@ -97,3 +97,12 @@ def test_a_real_image(data_dir: Path) -> None:
     assert (item.id, image.shape) == ("frankfurt_000000_000294", (128, 256, 3))
     stored = np.asarray(Image.open(item.annotations["mask"])).astype(int)  # type: ignore[arg-type]
     np.testing.assert_array_equal(values["mask"], np.where(stored == 255, -1, stored))
+
+
+def test_labels_without_their_images_are_told(tmp_path: Path) -> None:
+    """As where a city is missing."""
+    root = cityscapes(tmp_path)
+    shutil.rmtree(root / "leftImg8bit" / "train" / "traintown0")
+    told = line(root)
+    assert "/gtFine/train/traintown0/traintown0_000000_000019_gtFine_labelTrainIds.png: no image belongs to it" in told
+    assert "2 of 4 label maps of split 'train' have none" in told

@@ -200,3 +200,43 @@ def test_missing_splits_and_folders_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no class folders; ClassFolder expects there images/<split>/<class>/\*\.jpg"):
         _ = ClassFolder(root=str(tmp_path / "empty")).annotations
+
+
+def test_images_and_masks_may_lie_in_one_folder(masks: Path) -> None:
+    for path in (masks / "annotations" / "train").iterdir():
+        path.rename(masks / "images" / "train" / path.name)
+    source = ImageMaskFolder(root=str(masks), masks="images/{split}", labels=LABELS)
+    items = source.items("train")
+    assert [item.image.suffix for item in items] == [".jpg"] * 4
+    assert set(np.unique(source.read(items[0])[1]["mask"])) == {0, 1, 2}
+    for item in items:
+        item.image.unlink()
+    with pytest.raises(UserError, match="images/train: no images, only masks; in "):
+        source.items("train")
+
+
+@pytest.mark.parametrize("pattern", ["images/{subset}", "images/{", "images/{0}", "images/{split.name}"])
+def test_patterns_that_hold_more_than_the_split_are_told(pattern: str, masks: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        ImageMaskFolder(root=str(masks), images=pattern, labels=LABELS).items("train")
+    assert str(caught.value) == f"images: {pattern!r} may only hold {{split}}; for example 'images/{{split}}'"
+
+
+def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
+    root = class_folder(tmp_path / "scenes", SCENE15)
+    (root / "one.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"one\.txt: no list of names \('utf-8' codec"):
+        ClassFolder(root=str(root), lists="one.txt", labels=list(SCENE15)).items("train")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_label_names_as_spreadsheets_save_them(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"{mark}name,red\nsky,1\nroad,2\n", encoding="utf-8")
+    assert read_label_names(tmp_path) == ("sky", "road")
+
+
+@pytest.mark.parametrize("content", ['"abc"', "[]", "{}", '{"classes": "abc"}'])
+def test_label_names_that_are_no_list_are_told(content: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(UserError, match=r"classes\.json: no list of class names \("):
+        read_label_names(tmp_path)

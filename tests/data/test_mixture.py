@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_data import Memory, class_folder, facade
+from fake_data import Memory, class_folder, facade, image_mask_folder
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from upernet.config import UserError, WorkError
-from upernet.data import ClassFolder, Facade, Item
+from upernet.data import ClassFolder, Facade, ImageMaskFolder, Item
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, SourceMixture, bind_sources
@@ -336,3 +338,56 @@ def test_labels_of_one_source_mean_parts_of_several_objects(tmp_path: Path) -> N
     sets = bind_sources(DataConfig(sources={"fronts": config}), tasks)["fronts"].targets["part"].sets
     assert sets.group_names == ("house/-", "house/door", "house/window")
     assert sets.group_of_label.tolist() == [-1, 0, -1, 1, -1, -1, -1, -1, 2, -1]
+
+
+class Half(Memory):
+    """Every other image has no annotation at all."""
+
+    def items(self, split: str) -> list[Item]:
+        items = super().items(split)
+        return [replace(item, annotations={}) if i % 2 else item for i, item in enumerate(items)]
+
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
+        if item.annotations:
+            return super().read(item)
+        image, _ = super().read(replace(item, annotations={"given": 0}))
+        return image, {}
+
+
+@pytest.mark.parametrize(("dense", "target"), [(True, "object"), (False, "scene")])
+def test_every_batch_has_all_targets_of_its_source(dense: bool, target: str) -> None:
+    """Else processes of one step would compute different branches."""
+    config = SourceConfig(dataset=Half(dense=dense), targets={target: TargetConfig()})
+    bound = bind_sources(DataConfig(sources={"half": config}), TASKS)
+    unlabelled = []
+    for step in range(12):
+        batch = mixture(bound, batch=1)[step]
+        assert batch.targets[target].shape == ((1, 32, 40) if dense else (1,))
+        unlabelled.append(bool((batch.targets[target] == IGNORE).all()))
+    assert {True, False} == set(unlabelled)
+
+
+def test_a_split_without_annotations_is_told() -> None:
+    class Bare(Memory):
+        def items(self, split: str) -> list[Item]:
+            return [replace(item, annotations={}) for item in super().items(split)]
+
+    config = SourceConfig(dataset=Bare(), targets={"object": TargetConfig()})
+    with pytest.raises(UserError) as caught:
+        mixture(bind_sources(DataConfig(sources={"bare": config}), TASKS))
+    assert str(caught.value) == (
+        "source 'bare': no image of split 'train' has annotation 'given', which target 'object' learns from; "
+        "name another split in data.sources.bare.train"
+    )
+
+
+def test_two_images_of_one_name_are_told(tmp_path: Path) -> None:
+    root = image_mask_folder(tmp_path, LEVELS)
+    first = root / "images" / "train" / "train_0.jpg"
+    second = first.with_suffix(".png")
+    Image.open(first).save(second)
+    config = SourceConfig(dataset=ImageMaskFolder(root=str(root), labels=LEVELS), targets={"object": TargetConfig()})
+    bound = bind_sources(DataConfig(sources={"town": config}), TASKS)
+    with pytest.raises(UserError) as caught:
+        bound["town"].items("train")
+    assert str(caught.value) == f"source 'town': {second}: a second image of the name 'train_0', beside {first}"

@@ -493,7 +493,10 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
         ({"box": (0, 512)}, r"augment\.box: 0 is not at least 1; for example \[2048, 512\]"),
         ({"box": (9, 9), "short_side": 5}, r"augment\.short_side: 5 beside box \[9, 9\]; leave it at null"),
         ({"box": (9, 9), "aspect": 1.2}, r"augment\.aspect: 1\.2 beside box \[9, 9\]; leave it at 1\.0"),
-        ({"cat_max_ratio": 1.5, "box": (9, 9)}, r"augment\.cat_max_ratio: 1\.5 is not from 0 to 1; for example 0\.75"),
+        (
+            {"cat_max_ratio": 1.5, "box": (9, 9)},
+            r"augment\.cat_max_ratio: 1\.5 is not from 1e-09 to 1; for example 0\.75",
+        ),
         (
             {"cat_max_ratio": 0.75},
             r"augment\.cat_max_ratio: 0\.75 needs a box; for example augment\.box: \[2048, 512\]",

@@ -47,7 +47,8 @@ class ADE20K(Source):
         name = FOLDERS.get(split, split)
         masks = self.folder / "annotations" / name
         images = self.find(f"images/{name}", ".jpg")
-        return self.complete([Item(p.stem, p, {"mask": masks / f"{p.stem}.png"}) for p in images], split)
+        items = [Item(p.stem, p, {"mask": masks / f"{p.stem}.png"}) for p in images]
+        return self.complete(items, split, masks=masks.glob("*.png"))
 
     def read_mask(self, path: Path) -> np.ndarray:
         values = read_mask(path)

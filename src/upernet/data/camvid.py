@@ -44,8 +44,9 @@ class CamVid(Source):
     def items(self, split: str) -> list[Item]:
         sorted_by_kind = (self.folder / "images").is_dir()
         images, masks = (f"images/{split}", f"annotations/{split}") if sorted_by_kind else (split, f"{split}annot")
-        found = self.find(images, ".png", ".jpg")
-        return self.complete([Item(p.stem, p, {"mask": self.folder / masks / f"{p.stem}.png"}) for p in found], split)
+        place = self.folder / masks
+        items = [Item(p.stem, p, {"mask": place / f"{p.stem}.png"}) for p in self.find(images, ".png", ".jpg")]
+        return self.complete(items, split, masks=place.glob("*.png"))
 
     def read_mask(self, path: Path) -> np.ndarray:
         mask = read_mask(path)

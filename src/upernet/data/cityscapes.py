@@ -55,7 +55,8 @@ class Cityscapes(Source):
             if not remedy and any((labels / f"{stem}{kind}").is_file() for kind in (POLYGONS, LABEL_IDS)):
                 remedy = f"run: upernet prepare cityscapes {self.folder}"
             items.append(Item(stem, image, {} if split == "test" else {"mask": labels / f"{stem}{TRAIN_IDS}"}))
-        return self.complete(items, split, remedy)
+        masks = [] if split == "test" else (self.folder / "gtFine" / split).glob(f"*/*{TRAIN_IDS}")
+        return self.complete(items, split, remedy, masks)
 
     def read_mask(self, path: Path) -> np.ndarray:
         mask = read_mask(path)

@@ -62,7 +62,7 @@ class AugmentConfig:
         for name in ("brightness", "contrast", "saturation"):
             check(f"augment.{name}", getattr(self, name), 0, example=0.3)
         check("augment.box", self.box and min(self.box), 1, example="[2048, 512]")
-        check("augment.cat_max_ratio", self.cat_max_ratio, 0, 1, example=0.75)
+        check("augment.cat_max_ratio", self.cat_max_ratio, 1e-9, 1, example=0.75)
         for value in self.pad_colour or ():
             check("augment.pad_colour", value, 0, 1, example="[0.485, 0.456, 0.406]")
         self._check_together()
@@ -138,9 +138,9 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation of every source that has none of its own."""
     batch: int = 8
-    """Images per step and process."""
+    """Images per step of training and process."""
     workers: int = 2
-    """Processes that load batches ahead; 0 loads in the main process."""
+    """Processes that load batches ahead in training; 0 loads in the main process."""
 
     def __post_init__(self) -> None:
         check("data.batch", self.batch, 1, example=8)

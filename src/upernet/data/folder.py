@@ -14,7 +14,7 @@ import numpy as np
 from upernet.config import UserError
 from upernet.data.images import read_mask
 from upernet.data.labels import IGNORE
-from upernet.data.source import Annotation, Item, Source, image_files
+from upernet.data.source import Annotation, Item, Source, image_files, read_lines
 
 
 @dataclass(kw_only=True)
@@ -42,15 +42,19 @@ class ImageMaskFolder(Source):
         return {"mask": Annotation(tuple(self.labels) or read_label_names(self.folder), dense=True)}
 
     def items(self, split: str) -> list[Item]:
-        images = self.folder / self.images.format(split=split)
-        masks = self.folder / self.masks.format(split=split)
+        images = self.folder / place("images", self.images, split)
+        masks = self.folder / place("masks", self.masks, split)
         items = []
         for path in image_files(images):
             relative = path.relative_to(images)
             mask = masks / relative.with_suffix(".png")
+            if mask == path:  # images and masks lie in one folder
+                continue
             if not mask.is_file():
                 raise UserError(f"{path}: no mask {mask}")
             items.append(Item(relative.with_suffix("").as_posix(), path, {"mask": mask}))
+        if not items:
+            raise UserError(f"{images}: no images, only masks; in {self.folder}, {self.expectation}")
         return items
 
     def read_mask(self, path: Path) -> np.ndarray:
@@ -58,6 +62,18 @@ class ImageMaskFolder(Source):
         if self.ignore_value is not None:
             mask[mask == self.ignore_value] = IGNORE
         return mask
+
+
+def place(name: str, pattern: str, split: str) -> str:
+    """Where a pattern says that a split lies.
+
+    Raises:
+        UserError: If it holds more than `{split}`.
+    """
+    try:
+        return pattern.format(split=split)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise UserError(f"{name}: {pattern!r} may only hold {{split}}; for example 'images/{{split}}'") from None
 
 
 def read_label_names(root: Path) -> tuple[str, ...]:
@@ -71,17 +87,23 @@ def read_label_names(root: Path) -> tuple[str, ...]:
     json_path, csv_path = root / "classes.json", root / "labels.csv"
     try:
         if json_path.is_file():
-            content = json.loads(json_path.read_text())
+            content = json.loads(json_path.read_text(encoding="utf-8-sig"))
             entries = content["classes"] if isinstance(content, dict) else content
-            return tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
-        if csv_path.is_file():
-            with csv_path.open(newline="") as file:
-                return tuple(row["name"] for row in csv.DictReader(file))
+            if not isinstance(entries, list):
+                raise TypeError(f"{entries!r} is no list")
+            names = tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
+        elif csv_path.is_file():
+            with csv_path.open(newline="", encoding="utf-8-sig") as file:
+                names = tuple(row["name"] for row in csv.DictReader(file))
+        else:
+            raise UserError(f"{root}: neither classes.json nor labels.csv; or give labels: [first, second, …]")
+        if not names:
+            raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{json_path if json_path.is_file() else csv_path}: no list of class names ({error})"
         ) from error
-    raise UserError(f"{root}: neither classes.json nor labels.csv; or give labels: [first, second, …]")
+    return names
 
 
 @dataclass(kw_only=True)
@@ -105,21 +127,21 @@ class ClassFolder(Source):
     def annotations(self) -> dict[str, Annotation]:
         if self.labels:
             return {"label": Annotation(tuple(self.labels), dense=False)}
-        splits = [p for p in self.folder.glob(self.images.format(split="*")) if p.is_dir()]
+        splits = [p for p in self.folder.glob(place("images", self.images, "*")) if p.is_dir()]
         names = sorted({p.name for split in splits for p in split.iterdir() if p.is_dir()})
         if not names:
             raise UserError(f"{self.folder}: no class folders; {type(self).__name__} expects there {self.layout}")
         return {"label": Annotation(tuple(names), dense=False)}
 
     def items(self, split: str) -> list[Item]:
-        base = self.folder / self.images.format(split=split)
+        base = self.folder / place("images", self.images, split)
         if self.lists is None:
             paths = image_files(base)
         else:
-            listing = self.folder / self.lists.format(split=split)
+            listing = self.folder / place("lists", self.lists, split)
             if not listing.is_file():
                 raise UserError(f"{listing}: no such list for split {split!r}")
-            paths = [base / line.strip() for line in listing.read_text().splitlines() if line.strip()]
+            paths = [base / line for line in read_lines(listing)]
         ids = {name: i for i, name in enumerate(self.annotations["label"].labels)}
         items = []
         for path in paths:

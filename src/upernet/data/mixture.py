@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from upernet.config import UserError, WorkError
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
-from upernet.data.labels import ClassSets
+from upernet.data.labels import IGNORE, ClassSets
 from upernet.data.sample import Batch, Sample
 from upernet.data.source import Item
 from upernet.data.transforms import Augment
@@ -59,7 +59,11 @@ class LabelledSource:
             items = self.config.dataset.items(split)
         except UserError as error:
             raise UserError(f"source {self.name!r}: {error}") from error
+        seen: dict[str, Path] = {}
         for item in items:
+            if seen.setdefault(item.id, item.image) != item.image:
+                said = f"a second image of the name {item.id!r}, beside {seen[item.id]}"
+                raise UserError(f"source {self.name!r}: {item.image}: {said}")
             for path in (item.image, *(a for a in item.annotations.values() if isinstance(a, Path))):
                 if not path.is_file():
                     raise UserError(f"source {self.name!r}: no such file {path}, named by split {split!r}")
@@ -82,7 +86,27 @@ class LabelledSource:
             for key, t in self.targets.items()
             if t.annotation is None or t.annotation in values
         }
+        if augment is not None:
+            # In training every sample has every target of its source: processes must compute the same branches.
+            size = tuple(image.shape[-2:])
+            for key, t in self.targets.items():
+                targets.setdefault(key, torch.full(size if t.dense else (), IGNORE, dtype=torch.int64))
         return Sample(image, targets, self.name, item.id, padding)
+
+
+def _labelled(source: LabelledSource) -> list[Item]:
+    """Images of the training split.
+
+    Raises:
+        UserError: If there is none, or a target is annotated in none of them.
+    """
+    split = str(source.config.train)
+    items = source.items(split)
+    for key, target in source.targets.items():
+        if target.annotation is not None and not any(target.annotation in item.annotations for item in items):
+            said = f"no image of split {split!r} has annotation {target.annotation!r}, which target {key!r} learns from"
+            raise UserError(f"source {source.name!r}: {said}; name another split in data.sources.{source.name}.train")
+    return items
 
 
 def _ids(value: Any) -> Tensor:
@@ -165,7 +189,7 @@ class SourceMixture(Dataset[Batch | UserError]):
         self.sources = [s for s in sources if s.config.train is not None]
         if not self.sources:
             raise UserError("no source to train on; name a split in data.sources.<name>.train")
-        self.items = [s.items(str(s.config.train)) for s in self.sources]
+        self.items = [_labelled(s) for s in self.sources]
         self.batches = [s.config.batch or data.batch for s in self.sources]
         self.augments = [Augment(s.config.augment or data.augment) for s in self.sources]
         self.seed, self.rank, self.world = seed, rank, world

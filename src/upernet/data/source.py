@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,16 +149,18 @@ class Source(Configurable, ABC):
             raise UserError(f"{folder}: {fault}; in {self.folder}, {self.expectation}")
         return found
 
-    def complete(self, items: Sequence[Item], split: str, remedy: str = "") -> list[Item]:
+    def complete(self, items: Sequence[Item], split: str, remedy: str = "", masks: Iterable[Path] = ()) -> list[Item]:
         """The items, if every file they name is there: a set that was unpacked by half is told before any work.
 
         Args:
             items: Items of a split.
             split: Its name, for the error line.
             remedy: What to do about a missing annotation; if empty, what the folder should hold.
+            masks: All masks that lie there for the split, where items are known by their images alone.
 
         Raises:
-            UserError: If a file is missing; the line names the first and counts the items that lack one.
+            UserError: If a file is missing, or a mask lies there without its image; the line names the first and counts
+                them.
         """
         present: dict[Path, set[str]] = {}
 
@@ -169,12 +171,17 @@ class Source(Configurable, ABC):
             return path.name not in present[path.parent]
 
         images = [item.image for item in items if lacks(item.image)]
-        masks = [p for item in items for p in item.annotations.values() if isinstance(p, Path) and lacks(p)]
-        for missing, kind in ((images, "images"), (masks, "label maps")):
+        maps = [p for item in items for p in item.annotations.values() if isinstance(p, Path) and lacks(p)]
+        for missing, kind in ((images, "images"), (maps, "label maps")):
             if missing:
-                hint = remedy if remedy and missing is masks else f"in {self.folder}, {self.expectation}"
+                hint = remedy if remedy and missing is maps else f"in {self.folder}, {self.expectation}"
                 count = f"{len(missing):,} of {len(items):,} {kind} of split {split!r} are missing"
                 raise UserError(f"{missing[0]}: no such file; {count}; {hint}")
+        named = {p for item in items for p in item.annotations.values()}
+        alone = sorted(path for path in masks if path not in named and not path.name.startswith("."))
+        if alone:
+            count = f"{len(alone):,} of {len(alone) + len(named):,} label maps of split {split!r} have none"
+            raise UserError(f"{alone[0]}: no image belongs to it; {count}; in {self.folder}, {self.expectation}")
         return list(items)
 
 
@@ -197,6 +204,19 @@ def _subfolders(folder: Path) -> list[Path]:
     except OSError:  # may not be entered
         return []
     return found[:100]  # somebody's whole disk is not searched
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a list of a data set, without those that are empty.
+
+    Raises:
+        UserError: If it cannot be read or is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no list of names ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def image_files(folder: Path) -> list[Path]:

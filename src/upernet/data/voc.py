@@ -12,7 +12,7 @@ import numpy as np
 from upernet.config import UserError
 from upernet.data.images import read_mask
 from upernet.data.labels import IGNORE
-from upernet.data.source import Annotation, Item, Source
+from upernet.data.source import Annotation, Item, Source, read_lines
 from upernet.data.vocabulary import vocabulary
 
 VOC_LABELS = list(vocabulary("voc"))
@@ -68,7 +68,7 @@ class VOC(Source):
         if not listing.is_file():
             found = sorted(p.stem for p in listing.parent.glob("*.txt"))
             raise UserError(f"{listing}: no such split; found: {', '.join(found) or 'none'}")
-        names = listing.read_text().split()
+        names = [name for line in read_lines(listing) for name in line.split()]
         if not names:
             raise UserError(f"{listing}: empty; expected one image id a line, such as 2007_000032")
         return names
