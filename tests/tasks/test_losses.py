@@ -346,7 +346,12 @@ def test_answers_once_per_image(name: str) -> None:
         (lambda: CrossEntropy(average="mine"), "CrossEntropy.average: 'mine' is none of labelled, all"),  # type: ignore
         (lambda: CrossEntropy(class_weights="mine"), "CrossEntropy.class_weights: 'mine' is none of inverse_"),  # type: ignore
         (lambda: Focal(class_weights=[1.0, -1.0]), "Focal.class_weights: [-1.0] must be ≥ 0 and not all 0"),
-        (lambda: Focal(class_weights={"a": 0.0}), "Focal.class_weights: [0.0] must be ≥ 0 and not all 0"),
+        (lambda: Focal(class_weights={"a": -1.0}), "Focal.class_weights: [-1.0] must be ≥ 0 and not all 0"),
+        (lambda: Focal(class_weights=[0.0, 0.0]), "Focal.class_weights: [0.0, 0.0] must be ≥ 0 and not all 0"),
+        (
+            lambda: task(Focal(class_weights=dict.fromkeys("abc", 0.0))),
+            "Focal.class_weights: all classes weigh 0; leave one out or give it 1.0",
+        ),
         (lambda: Focal(gamma=-1), "Focal.gamma: -1 is not at least 0; for example 2.0"),
         (lambda: OHEM(threshold=7), "OHEM.threshold: 7 is not from 0 to 1; for example 0.7"),
         (lambda: Dice(power=3), "Dice.power: 3 is none of 1, 2"),  # type: ignore[arg-type]
@@ -560,3 +565,12 @@ def test_counts_of_other_classes_are_not_taken(tmp_path: Path) -> None:
     own.losses = [CrossEntropy(class_weights="inverse_frequency")]
     with pytest.raises(WorkError, match="damaged; delete it"):
         weigh_classes({"t": own}, bound, tmp_path)
+
+
+def test_one_class_may_weigh_nothing() -> None:
+    """Pixels of the first class could as well have no label."""
+    logits, target = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    own = task(CrossEntropy(class_weights={"a": 0.0}))
+    plain = task(CrossEntropy())
+    without = plain.loss(logits, target.masked_fill(target == 0, IGNORE), own_labels(plain))
+    torch.testing.assert_close(own.loss(logits, target, own_labels(own)), without)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal, get_args
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,7 +51,7 @@ class WeightedLoss(Loss):
         elif given is not None:
             values = list(given.values()) if isinstance(given, dict) else given
             wrong = [v for v in values if not 0 <= v < math.inf]
-            if wrong or not any(values):
+            if wrong or (isinstance(given, list) and not any(values)):
                 raise UserError(f"{name}.class_weights: {wrong or values} must be ≥ 0 and not all 0; for example 1.0")
 
     def bind(self, classes: Labels) -> None:
@@ -68,6 +69,8 @@ class WeightedLoss(Loss):
                     classes.index(key)
                 except UserError as error:
                     raise UserError(f"{name}.class_weights: {error}") from error
+            if not any(given.get(key, 1.0) for key in classes.names):
+                raise UserError(f"{name}.class_weights: all classes weigh 0; leave one out or give it 1.0")
 
     def group_weights(self, log_q: Tensor, sets: ClassSets) -> Tensor | None:
         """(G,) of `log_q`'s kind and place; none where all weigh alike.
@@ -109,9 +112,7 @@ class CrossEntropy(WeightedLoss):
             total = (1 - self.smoothing) * total + self.smoothing * even
         if self.average == "all":
             return total / groups.numel()
-        if weights is None:
-            return total / labelled.sum().clamp(min=1)
-        return total / weights[groups[labelled]].sum().clamp(min=torch.finfo(total.dtype).tiny)
+        return total / shared(labelled.sum() if weights is None else weights[groups[labelled]].sum())
 
 
 @dataclass(kw_only=True)
@@ -144,7 +145,7 @@ class OHEM(WeightedLoss):
                 kept |= q <= q.kthvalue(least).values
         weights = self.group_weights(log_q, sets)
         factor = torch.ones_like(q[kept]) if weights is None else weights[labels[kept]]
-        return -(factor * log_truth[kept]).sum() / factor.sum().clamp(min=torch.finfo(q.dtype).tiny)
+        return -(factor * log_truth[kept]).sum() / shared(factor.sum())
 
 
 @dataclass(kw_only=True)
@@ -172,7 +173,7 @@ class Focal(WeightedLoss):
         each = -self.alpha * miss**self.gamma * log_truth
         weights = self.group_weights(log_q, sets)
         total = each.sum() if weights is None else (weights[labels] * each).sum()
-        return total / max(len(labels), 1)
+        return total / shared(torch.tensor(len(labels), device=total.device))
 
 
 @dataclass(kw_only=True)
@@ -256,6 +257,23 @@ class Lovasz(RegionLoss):
         intersection, union = area - truth.cumsum(0), area + (~truth).cumsum(0)
         added = torch.where(truth, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
         return (error * added).sum()
+
+
+def shared(count: Tensor) -> Tensor:
+    """What the sum of a loss over labelled pixels is divided by, above 0.
+
+    Gradients are averaged over the processes that train together. So is the count: their step is then that of one
+    process with all of the images, however many pixels each has labelled.
+
+    Args:
+        count: Of this process, numbers of pixels or sums of their weights.
+    """
+    count = count.detach() if count.is_floating_point() else count.float()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        count = count.clone()
+        dist.all_reduce(count)
+        count /= dist.get_world_size()
+    return count.clamp(min=torch.finfo(count.dtype).tiny)
 
 
 def _of_truth(log_q: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from upernet.config import UserError
 from upernet.data.labels import IGNORE, ClassSets, Labels, distinct_colours
 from upernet.model.heads import DenseHead
 from upernet.tasks.base import Task
+from upernet.tasks.losses import shared
 from upernet.tasks.softmax import spread
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Part(Task):
         weight_of_group = torch.tensor([*self._group_weights(sets), 0.0], device=groups.device)
         weight = weight_of_group[groups]
         total = torch.zeros(len(self.blocks) + 1, device=groups.device).index_add_(0, pixel_block, weight)
-        return (nll * weight / total.clamp(min=torch.finfo(total.dtype).tiny)[pixel_block]).sum()
+        return (nll * weight / shared(total)[pixel_block]).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return torch.cat([logits[:, block].float().softmax(dim=1) for block in self.blocks], dim=1)
