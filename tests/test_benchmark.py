@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import upernet
 from upernet import tasks as kinds
-from upernet.benchmark import _sizes
+from upernet.benchmark import _out_of_memory, _sizes
 from upernet.checkpoint import build_model, load_model, save_model
 from upernet.cli import main, read_options
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig
@@ -438,7 +438,7 @@ def test_other_networks_have_no_peer(library: Any) -> None:
         (["--size", "tall", "wide"], "tall"),
         (["--compare", "keras"], "keras"),
         (["--precision", "int8"], "int8"),
-        (["--out", "."], "--out . is a folder; valid: a file, such as benchmark.json"),
+        (["--out", "."], "--out . is a folder; valid: a file, such as report.json"),
         (["--model", "nowhere"], "nowhere"),
         (["--model.backbone", "resnet50"], "tasks: none given; valid: --config"),
         (["--config", "voc/upernet_r50_512x512_20k.yaml", "--model", "upp-mini"], "--model upp-mini is a network"),
@@ -471,3 +471,31 @@ def test_wrong_use_is_told_in_one_line(
 def test_several_words_are_a_list(words: list[str], compare: list[str] | None) -> None:
     options = read_options("benchmark", ["--size", "64", "96", *words])
     assert (options["size"], options["compare"]) == ((64, 96), compare)
+
+
+def test_only_want_of_memory_is_told_as_such() -> None:
+    for error in (NotImplementedError("not implemented for 'Half'"), RecursionError("too deep")):
+        with pytest.raises(type(error)), _out_of_memory("too large"):
+            raise error
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: 9 bytes")):
+        with pytest.raises(upernet.WorkError, match="too large"), _out_of_memory("too large"):
+            raise error
+
+
+def test_a_peer_that_breaks_in_mixed_precision_alone_is_left_out(library: Any, recipe: Path, tmp_path: Path) -> None:
+    original = library.from_pretrained
+
+    def half_hearted(place: str) -> nn.Module:
+        network = original(place)
+        network.register_forward_pre_hook(refuse)
+        return network
+
+    def refuse(module: nn.Module, given: Any) -> None:
+        if torch.is_autocast_enabled("cpu"):
+            raise NotImplementedError("not implemented for 'BFloat16'")
+
+    library.from_pretrained = half_hearted
+    words = ["--config", recipe, "--size", "64", "64", "--compare", "smp", "--precision"]
+    assert report(tmp_path, *words, "float32")["not_compared"] == {}
+    told = report(tmp_path, *words, "bf16")["not_compared"]
+    assert told == {"smp": "NotImplementedError: not implemented for 'BFloat16'"}

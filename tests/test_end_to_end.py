@@ -236,10 +236,12 @@ def in_two_processes(config: str, *words: str) -> subprocess.CompletedProcess[st
 
 
 def test_two_processes_train_to_the_weights_of_one_with_twice_the_batch(fake_root: Path, tmp_path: Path) -> None:
-    """Batch norm keeps its statistics, since each process has its own; the second run is taken up in between."""
+    """Batch norm keeps its statistics, since each process has its own; the second run is taken up in between.
+
+    Crops are padded at random, so that processes have different numbers of labelled pixels.
+    """
     content = recipe(fake_root, tmp_path / "out")
     del content["tasks"]["part"], content["data"]["sources"]["fronts"]["targets"]["part"]
-    content["data"]["augment"]["scale"] = [1.0, 1.5]  # no padding: both processes have as many labelled pixels
     content["optim"] |= {"freeze_norm": 0.0, "accumulate": 2, "schedule": "constant"}
     config = write(tmp_path / "recipe.yaml", content)
     assert main(["train", "--config", config, "--data.batch", "4", "--run.out", str(tmp_path / "one")]) == 0
@@ -253,6 +255,19 @@ def test_two_processes_train_to_the_weights_of_one_with_twice_the_batch(fake_roo
     assert steps_of(tmp_path / "two", "lr") == [1, 2, 3, 4]
     one, two = (yaml.safe_load((tmp_path / n / "model" / "config.yaml").read_text())["info"] for n in ("one", "two"))
     assert two["validation"] == one["validation"]
+
+
+def test_two_processes_measure_the_network_that_they_save(fake_root: Path, tmp_path: Path) -> None:
+    """Each has statistics of its own on a CPU."""
+    config = write(tmp_path / "recipe.yaml", recipe(fake_root, tmp_path / "out"))
+    done = in_two_processes(config, "--run.steps", "2", "--optim.norm_momentum", "0.9", "--optim.ema", "null")
+    assert done.returncode == 0, done.stderr
+    model, report = tmp_path / "out" / "model", tmp_path / "report.json"
+    assert main(["evaluate", "--config", config, "--model", str(model), "--out", str(report), "--device", "cpu"]) == 0
+    told = yaml.safe_load((model / "config.yaml").read_text())["info"]["validation"]
+    for result in json.loads(report.read_text())["results"]:
+        found = {name: round(value, 4) for name, value in result["values"].items()}
+        assert told[f"{result['source']}/{result['task']}"] == pytest.approx(found, abs=1e-4)
 
 
 def test_srun_starts_several_too(fake_root: Path, tmp_path: Path) -> None:
@@ -374,8 +389,9 @@ def test_a_strangers_task_and_source_need_nothing_but_a_class_path(fake_root: Pa
     assert parser(Memory().read(Memory().items("val")[0])[0])["mood"] in ("calm", "wild")
 
 
-def test_ctrl_c_leaves_a_run_that_can_be_taken_up_again(fake_root: Path, tmp_path: Path) -> None:
-    """A real Ctrl-C reaches the process and its loading workers at once."""
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_can_be_taken_up_again(end: signal.Signals, fake_root: Path, tmp_path: Path) -> None:
+    """Ctrl-C, and what schedulers send when time is up, reach the process and its loading workers at once."""
     content = recipe(fake_root, tmp_path / "out")
     content["data"]["workers"] = 1
     content["run"] |= {"steps": 100_000, "save_every": 100_000, "val_every": 0}
@@ -391,7 +407,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_taken_up_again(fake_root: Path, tmp_pat
                 break
             time.sleep(0.2)
         assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, end)
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()

@@ -58,10 +58,8 @@ def test_a_report_says_how_it_was_made(place: Path, tmp_path: Path, capsys: pyte
     assert told["model"] == str(place / "model")
     assert told["version"] == upernet.__version__
     assert told["date"].endswith("+00:00")
-    assert told["protocol"] == (
-        "windows of 40×40 every 24×24, one scale, no flip; "
-        "arg-max among the labels of the source, unlabelled pixels ignored"
-    )
+    assert told["protocol"] == "windows of 40×40 every 24×24, one scale, no flip"
+    assert told["ignored"] == "arg-max among the labels of the source, unlabelled pixels ignored"
     assert told["sizes"] == "shorter side 48, longer side at most 2048, aspect kept, halves rounded up"
     assert told["inference"]["window"] == [40, 40]
     (result,) = told["results"]
@@ -211,3 +209,20 @@ def test_an_image_that_fails_in_one_process_stops_both(
     errors = sorted(capfd.readouterr().err.splitlines())
     assert "upernet: another process of this evaluation has stopped; its own line says why" in errors
     assert any(line.startswith("upernet: source 'town': ") and broken.name in line for line in errors)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_where_no_file_can_be_written_is_told_before_any_work(
+    command: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(place / "town.yaml"), "--model", str(place / "model")] if command == "evaluate" else []
+    for out, said in (
+        (tmp_path, f"--out {tmp_path} is a folder; valid: a file, such as {tmp_path}/report.json"),
+        (
+            place / "town.yaml" / "x.json",
+            f"--out {place}/town.yaml/x.json: {place}/town.yaml is a file; valid: a file in a folder, such as "
+            "report.json",
+        ),
+    ):
+        assert main([command, *words, "--out", str(out)]) == 2
+        assert capsys.readouterr().err == f"upernet: {said}\n"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, UserError, WorkError, check, to_plain
 from upernet.data.config import DataConfig
-from upernet.files import write_whole
+from upernet.files import check_writable, write_whole
 from upernet.tasks.base import Task
 
 PHOTOS = {"cityscapes": (1024, 2048), "ade20k": (512, 683), "voc": (375, 500)}
@@ -82,8 +82,7 @@ def benchmark(
     check("--batch", batch, 1)
     check("--threads", threads, 1, example=4)
     check("--size", size and min(size), 32, example="512 1024")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; valid: a file, such as benchmark.json")
+    check_writable("--out", out)
     if tasks is None and (isinstance(model, ModelConfig) or data or optim or inference):
         raise UserError("tasks: none given; valid: --config with a recipe, such as ade20k/upernet_r50_512x512_80k.yaml")
     if isinstance(model, str) and tasks is not None:
@@ -118,18 +117,18 @@ def benchmark(
         name = "random weights"
         network, inference = fresh_network(model or ModelConfig(), tasks), inference or InferenceConfig()
     shown, answer = _sizes(size, tasks, inference)
-    image = torch.rand(batch, 3, *shown, generator=torch.Generator().manual_seed(0)) * 255
-    scene = Scene(image.to(where), answer, inference)
-    if batch > 1 and scene.windows > 1:
-        raise UserError(f"--batch {batch}: one image is {scene.windows} windows already; valid: 1")
-    network = network.to(where)
-    by_part = {part: n * scene.windows for part, n in count_multiply_adds(network, scene.window).items()}
     absent: dict[str, str] = {}
     with _out_of_memory(f"--size {shown[0]} {shown[1]} and --batch {batch} do not fit into the memory"):
+        image = torch.rand(batch, 3, *shown, generator=torch.Generator().manual_seed(0)) * 255
+        scene = Scene(image.to(where), answer, inference)
+        if batch > 1 and scene.windows > 1:
+            raise UserError(f"--batch {batch}: one image is {scene.windows} windows already; valid: 1")
+        network = network.to(where)
+        by_part = {part: n * scene.windows for part, n in count_multiply_adds(network, scene.window).items()}
         contenders = [our_contender(network, tasks, scene, __version__)]
         for peer in SOFTWARE if compare == [] else dict.fromkeys(compare or ()):
             try:
-                contenders.append(peer_contender(peer, network, tasks, scene))
+                contenders.append(peer_contender(peer, network, tasks, scene, precision))
             except UserError as error:
                 absent[peer] = str(error)
             except Exception as error:  # whatever other software does, the rest is measured
@@ -240,12 +239,12 @@ def _figures(contender: Any, costs: Mapping[str, Any], batch: int, device: str) 
 
 @contextmanager
 def _out_of_memory(said: str) -> Iterator[None]:
-    import torch
+    from upernet.parser import is_out_of_memory
 
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise WorkError(said) from None
 
@@ -328,7 +327,8 @@ def _show(report: Mapping[str, Any]) -> None:
     tell("")
     for one in report["contenders"][1:]:
         network = "; ".join(one["differs"]) or "same network"
-        tell(f"{one['name']} {one['version']}: {network}; answers on equal weights agree to {one['disagreement']:.0e}")
+        agreement = f"answers on equal weights, in float32, agree to {one['disagreement']:.0e}"
+        tell(f"{one['name']} {one['version']}: {network}; {agreement}")
     for name, reason in report["not_compared"].items():
         tell(f"{name}: {reason}")
     tell(MEANING, "dim")

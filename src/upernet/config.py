@@ -259,6 +259,9 @@ class OptimConfig:
         check("optim.clip", self.clip, 1e-12, example=5.0)
         check("optim.accumulate", self.accumulate, 1)
         check("optim.ema", self.ema, 0, 1, example=0.999)
+        for beta in self.betas:
+            check("optim.betas", beta, 0, 1 - 1e-9, example="[0.9, 0.999]")
+        check("optim.momentum", self.momentum, 0, 1 - 1e-9, example=0.9)
         check("optim.norm_momentum", self.norm_momentum, 0, 1, example=0.1)
         check("optim.freeze_norm", self.freeze_norm, 0, 1, example=0.8)
 
@@ -300,4 +303,4 @@ class RunConfig:
         check("run.save_every", self.save_every, 1, example=1_000)
         check("run.log_every", self.log_every, 1, example=50)
         if self.init is not None and self.backbone_weights is not None:
-            raise UserError(f"run.init {self.init!r} already holds the backbone; leave out run.backbone_weights")
+            raise UserError(f"run.init {self.init!r} already holds the backbone; set run.backbone_weights: null")

@@ -165,6 +165,11 @@ def count_multiply_adds(module: nn.Module, size: Size) -> dict[str, int]:
     return parts
 
 
+def arithmetic(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision where it is asked for by a key of `DTYPES`."""
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
+
+
 def measure(
     contenders: Sequence[Contender],
     device: torch.device,
@@ -185,10 +190,9 @@ def measure(
         By name.
     """
     costs = {c.name: Costs() for c in contenders}
-    arithmetic = torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
     tuning, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
-        with torch.inference_mode(), arithmetic, warnings.catch_warnings():
+        with torch.inference_mode(), arithmetic(device, precision), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other software says such things of sizes in every run
             for image in range(images):
                 for contender in contenders:
@@ -265,7 +269,7 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
     for _ in range(2):
         optimizer.zero_grad(set_to_none=True)
         losses = []
-        with torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
+        with arithmetic(device, precision):
             for name, logits in network(image).items():
                 task = network.tasks[name]
                 target = torch.randint(len(task.classes), (batch, *crop), device=device)
@@ -368,7 +372,9 @@ class Software:
     """Whether it has the auxiliary head and leaves it alone when it predicts."""
 
 
-def peer_contender(name: str, model: UPerNet, tasks: Mapping[str, Task], scene: Scene) -> Contender:
+def peer_contender(
+    name: str, model: UPerNet, tasks: Mapping[str, Task], scene: Scene, precision: str = "float32"
+) -> Contender:
     """The same network, or the nearest, in other software, with our weights wherever both have the same tensor.
 
     Args:
@@ -376,6 +382,7 @@ def peer_contender(name: str, model: UPerNet, tasks: Mapping[str, Task], scene: 
         model: Ours, on the scene's device.
         tasks: Its tasks by name.
         scene: What it will be shown.
+        precision: A key of `DTYPES`, in which it shall run.
 
     Raises:
         UserError: If the software is not installed, or has no such network.
@@ -405,7 +412,8 @@ def peer_contender(name: str, model: UPerNet, tasks: Mapping[str, Task], scene: 
             own = twin(one * twin.std + twin.mean, ["semantic"])["semantic"]
             own = resize(own, (height, width), twin.logits_align_corners)
             disagreement = ((software.logits(network, one) - own).abs().max() / own.std()).item()
-            software.label(network, image, scene.size)  # what cannot run says so here
+            with arithmetic(device, precision):
+                software.label(network, image, scene.size)  # what cannot run says so here
     finally:
         torch.backends.cudnn.allow_tf32 = rounding
     return Contender(

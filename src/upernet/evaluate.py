@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from upernet.config import InferenceConfig, UserError, to_plain
 from upernet.data.config import DataConfig
-from upernet.files import write_whole
+from upernet.files import check_writable, write_whole
 
 TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the published multi-scale figures (SPEC D2)."""
@@ -40,7 +40,7 @@ def evaluate(
     Started by torchrun or srun, its processes share the images and report together.
 
     Args:
-        data: Sources and what their labels mean; a training YAML will do, its other blocks are not read.
+        data: Sources and what their labels mean; a training YAML will do, what only training needs is not read.
         model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
         out: File for the report, JSON.
         sources: Only these of the sources.
@@ -80,6 +80,8 @@ def evaluate(
         raise UserError(f"--whole contradicts windows of {list(window or stride or ())}; leave one of them out")
     if protocol and not (tta or scales):
         raise UserError(f"--protocol {protocol} says what scales are ratios of; give --tta or --scales too")
+    if out is not None:
+        check_writable("--out", out)
     if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
         raise UserError(f"--save_predictions {save_predictions} is a file; valid: a folder, such as predictions")
     unknown = [name for name in sources or [] if name not in data.sources]
@@ -141,7 +143,7 @@ def _report(
     from datetime import UTC, datetime
 
     from upernet import __version__
-    from upernet.engine.logs import IGNORE_RULE, protocol, size_rule
+    from upernet.engine.logs import ignore_rule, protocol, size_rule
 
     def told(r: Any) -> dict[str, Any]:
         config = sources[r.source].config
@@ -156,7 +158,7 @@ def _report(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocol": protocol(inference),
         "sizes": size_rule(inference),
-        "ignored": IGNORE_RULE,
+        "ignored": ignore_rule(results),
         "inference": to_plain(inference),
         "results": [told(r) for r in results],
     }

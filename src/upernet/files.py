@@ -7,6 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from upernet.config import UserError
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Refuse, before any work, a place where no file can be written.
+
+    Args:
+        option: Of the command line, for the error line.
+        path: The file.
+
+    Raises:
+        UserError: If it is a folder, or a part of its path is a file.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; valid: a file, such as {path / 'report.json'}")
+    above = next((p for p in path.parents if p.exists()), None)
+    if above is not None and not above.is_dir():
+        raise UserError(f"{option} {path}: {above} is a file; valid: a file in a folder, such as report.json")
+
 
 def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     """Write a file that is there entirely or not at all, whatever interrupts.

@@ -99,8 +99,8 @@ class Parser:
         name = str(image) if isinstance(image, (str, Path)) else str(getattr(image, "filename", ""))
         try:
             return self._predict(picture, name, scores, top)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if type(error) is RuntimeError and "allocate memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             size = f"{picture.shape[2]}×{picture.shape[1]} pixels"
             where = self.device.type
@@ -202,6 +202,11 @@ def find_device(device: str | torch.device) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {str(device)!r}: no such GPU is ready for PyTorch; valid here: auto, cpu")
     return found
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is what Python or PyTorch raises where memory does not suffice; on a CPU only the text tells."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
 def to_picture(image: Any) -> Tensor:

@@ -77,13 +77,14 @@ def test_pictures_are_kept_by_step(tmp_path: Path) -> None:
 def test_losses_are_shown_as_running_means(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     with training_progress(console, steps=3, first=0) as progress:
-        progress.step(1, {"object": 2.0}, waiting=1.0)
-        progress.step(2, {"scene": 7.0}, waiting=0.0)
-        progress.step(3, {"object": 4.0}, waiting=0.0)
+        progress.step(1, {"object": 2.0}, waited=0.4, took=2.0)
+        progress.step(2, {"scene": 7.0}, waited=0.0, took=1.0)
+        progress.step(3, {"object": 4.0}, waited=0.0, took=1.0)
     assert progress.losses == pytest.approx({"object": 0.95 * 2 + 0.05 * 4, "scene": 7.0})
-    assert progress.waiting == pytest.approx(0.05 * 0.95**2)
+    assert progress.waiting == pytest.approx(0.2 * 0.95**2)
+    assert progress.seconds == pytest.approx(1 + 0.95**2)
     # Not a terminal: no bar, one line at the end.
-    assert console.file.getvalue() == "step 3/3 · 0 min left · object 2.100 scene 7.000 · data 5%\n"  # type: ignore[attr-defined]
+    assert console.file.getvalue() == "step 3/3 · 0 min left · object 2.100 scene 7.000 · data 18%\n"  # type: ignore[attr-defined]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

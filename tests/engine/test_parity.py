@@ -80,7 +80,11 @@ def test_one_step_equals_the_reference(fixtures_dir: Path) -> None:
     after = norms(network.state_dict())
     assert theirs["weight_norm_after"].keys() | theirs["bn_after"].keys() == after.keys()
     assert {k: after[k] for k in theirs["weight_norm_after"]} == pytest.approx(theirs["weight_norm_after"], rel=1e-5)
-    assert {k: after[k] for k in theirs["bn_after"]} == pytest.approx(theirs["bn_after"], rel=1e-5)
+    # Decay alone moves a weight by 5e-6 of itself.
+    weights = {k: v for k, v in theirs["weight_norm_after"].items() if k.endswith("weight")}
+    assert {k: after[k] for k in weights} == pytest.approx(weights, rel=2e-6)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    assert {k: after[k] for k in theirs["bn_after"]} == pytest.approx(theirs["bn_after"], rel=1e-6)
     with torch.no_grad():
         for key, loss in weighted_losses(network, theirs["input"], theirs["label"]).items():
             assert loss.item() == pytest.approx(theirs["losses_step2"][f"{key}.loss_ce"], rel=1e-4)

@@ -17,6 +17,7 @@ import torch
 from fake_data import Memory
 from torch import Tensor, nn
 
+import upernet.engine.trainer as trainer_module
 from upernet.checkpoint import build_model, load_model
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig, UserError, WorkError
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
@@ -243,7 +244,7 @@ def test_gradients_of_a_step_are_the_mean_over_its_batches(tmp_path: Path) -> No
     one, two = batches_of(trainer, "maps", "whole")
     expected = [(a + b) / 2 for a, b in zip(gradients(trainer, one), gradients(trainer, two), strict=True)]
     before = [p.detach().clone() for p in trainer.plain_model.parameters()]
-    losses, _, _ = trainer._advance(iter([one, two]))
+    losses, _ = trainer._advance(iter([one, two]))
     assert set(losses) == {"object", "scene"}
     for p, b, g in zip(trainer.plain_model.parameters(), before, expected, strict=True):
         torch.testing.assert_close(p.detach(), b - 0.5 * g, atol=1e-6, rtol=1e-4)
@@ -268,7 +269,7 @@ def test_the_weight_of_a_task_scales_its_loss(tmp_path: Path) -> None:
         sources = {"maps": SourceConfig(dataset=Memory(), targets={"object": TargetConfig()})}
         trainer = make(tmp_path, tasks, sources, optim=PLAIN)
         bias = trainer.plain_model.heads["object"].classifier.bias
-        losses, _, _ = trainer._advance(batches_of(trainer, "maps"))
+        losses, _ = trainer._advance(batches_of(trainer, "maps"))
         changes.append((losses["object"], bias.detach().clone()))
     assert changes[0][0] == changes[1][0]  # told unweighted
     torch.testing.assert_close(changes[1][1], 0.25 * changes[0][1])
@@ -711,3 +712,96 @@ def test_a_state_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         trainer._save()
     assert (tmp_path / "state.pt").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["metrics.csv", "state.pt"]
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+def test_norms_that_are_shared_by_processes_keep_their_activations(name: str) -> None:
+    """Of many of timm's networks the activation lies in the norm, where torch's own conversion would drop it."""
+    model = build_model(ModelConfig(backbone=name, width=8), both_tasks()).eval()
+    image = torch.rand(1, 3, 64, 64)
+    before = model(image)
+    shared = trainer_module.convert_sync_batchnorm(model)
+    assert not any(type(module) is nn.BatchNorm2d for module in shared.modules())
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in shared.modules())
+    for key, value in shared.eval()(image).items():
+        torch.testing.assert_close(value, before[key])
+
+
+def test_a_validation_split_that_lacks_files_is_told_before_the_first_step(tmp_path: Path) -> None:
+    class Lacking(Memory):
+        def items(self, split: str) -> list[Item]:
+            if split == "val":
+                raise UserError("no such split")
+            return super().items(split)
+
+    sources = {"maps": SourceConfig(dataset=Lacking(), targets={"object": TargetConfig()})}
+    with pytest.raises(UserError, match="source 'maps': no such split"):
+        make(tmp_path, {"object": Semantic(labels=LEVELS)}, sources)
+
+
+def test_losses_of_a_step_are_told_as_means_over_its_batches(tmp_path: Path) -> None:
+    options = PLAIN | {"lr": 1e-12}
+    single = make(tmp_path / "one", without_dropout(), optim=options, steps=20)
+    one, two = batches_of(single, "maps", "maps")
+    each = [single._advance(iter([batch]))[0]["object"] for batch in (one, two)]
+    double = make(tmp_path / "two", without_dropout(), optim=options | {"accumulate": 2}, steps=20)
+    assert double._advance(iter([one, two]))[0]["object"] == pytest.approx(sum(each) / 2, rel=1e-4)
+
+
+def test_a_loader_that_dies_is_failed_work_and_what_was_reached_is_saved(tmp_path: Path) -> None:
+    trainer = make(tmp_path, steps=4)
+
+    def batches() -> Iterator[Batch]:
+        yield from batches_of(trainer, "maps")
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nMore words.")
+
+    trainer._batches = batches  # type: ignore[method-assign, assignment]
+    with pytest.raises(WorkError) as caught:
+        trainer.fit()
+    assert str(caught.value).startswith("a process that reads images has died (DataLoader worker (pid 7) is killed by")
+    assert str(caught.value).endswith("; lower data.workers")
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
+
+
+def test_a_batch_that_does_not_fit_is_failed_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(tmp_path, steps=4)
+
+    def too_much(batch: Batch) -> dict[str, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(trainer, "losses", too_much)
+    with pytest.raises(WorkError) as caught:
+        trainer.fit()
+    line = "2 crops of 32×32 do not fit into the memory of cpu; lower data.batch, and raise optim.accumulate instead"
+    assert str(caught.value) == line
+
+
+def test_a_run_of_several_processes_is_not_taken_up_by_one(tmp_path: Path) -> None:
+    trainer = make(tmp_path, steps=1)
+    trainer.settings["processes"] = "2"
+    fit(trainer)
+    with pytest.raises(UserError, match="holds a run of 2 processes, each with its own part of every batch, not of 1;"):
+        fit(make(tmp_path, steps=2))
+
+
+def test_a_run_that_is_older_than_an_option_goes_on_with_its_default(tmp_path: Path) -> None:
+    fit(make(tmp_path, steps=1))
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["settings"].pop("optim.freeze_norm") == "1.0"
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(UserError, match=r"optim\.freeze_norm '1\.0', not '0\.5'"):
+        fit(make(tmp_path, optim={"freeze_norm": 0.5}, steps=2))
+    trainer = make(tmp_path, steps=2)
+    fit(trainer)
+    assert trainer.step == 2
+
+
+def test_data_may_move_between_two_parts_of_a_run(tmp_path: Path) -> None:
+    def at(root: str) -> dict[str, SourceConfig]:
+        return {"maps": SourceConfig(dataset=Memory(root=root), targets={"object": TargetConfig()})}
+
+    tasks: dict[str, Task] = {"object": Semantic(labels=LEVELS)}
+    fit(make(tmp_path, tasks, at("here"), steps=1))
+    trainer = make(tmp_path, tasks, at("there"), steps=2)
+    fit(trainer)
+    assert trainer.step == 2

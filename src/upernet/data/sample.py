@@ -69,9 +69,11 @@ class Batch:
     def image(self) -> Tensor:
         """(B, 3, H, W) float32 in [0, 1], RGB, padding in exactly its colour; made anew each time."""
         image = self.pixels.float().div_(255)
+        colours = {p.colour for p in self.paddings if p is not None}
+        known = {c: torch.tensor(c, device=image.device)[:, None, None] for c in colours}
         for view, padding in zip(image, self.paddings, strict=True):
             if padding is not None:
-                colour = torch.tensor(padding.colour, device=image.device)[:, None, None]
+                colour = known[padding.colour]
                 view[:, padding.height :] = colour
                 view[:, :, padding.width :] = colour
         return image

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,10 +17,14 @@ from upernet.config import InferenceConfig, WorkError
 from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
+from upernet.data.source import Item
 from upernet.engine.metrics import TaskMetric
 from upernet.inference import Views, order_tasks
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
+
+READERS = 2
+"""Images that are read ahead, each in a thread; a full-size one of Cityscapes takes 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ def evaluate_source(
     device = next(model.parameters()).device
     metrics = {name: tasks[name].metric(t.sets, t.dense, t.average).to(device) for name, t in measured.items()}
     counts = dict.fromkeys(measured, 0)
-    for item in source.items(str(source.config.val))[rank::world] if measured else []:
-        sample = source.sample(item)
+    items = source.items(str(source.config.val))[rank::world] if measured else []
+    for item, sample in zip(items, _read_ahead(source, items), strict=True):
         for name, supervision, predicted, truth in _answers(
             model, tasks, source, sample, inference, unlabelled=save is not None
         ):
@@ -97,6 +103,26 @@ def evaluate_source(
             # Last: torchmetrics takes back the sum over processes once it has computed.
             results.append(Result(source.name, name, counts[name], metric.compute(), per_class, further))
     return results
+
+
+def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sample]:
+    """Samples in order, the next few read in threads while the network works: decoding needs no interpreter.
+
+    Raises:
+        WorkError: If an image cannot be read.
+    """
+    with ThreadPoolExecutor(READERS) as readers:
+        waiting: deque[Future[Sample]] = deque()
+        try:
+            for item in items:
+                waiting.append(readers.submit(source.sample, item))
+                if len(waiting) > READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def source_answers(

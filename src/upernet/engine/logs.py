@@ -17,11 +17,14 @@ from rich.table import Table
 
 from upernet.config import InferenceConfig
 from upernet.engine.evaluator import Result
-from upernet.engine.metrics import AVERAGED
+from upernet.engine.metrics import AVERAGED, PARTS
 from upernet.files import write_whole
 
-IGNORE_RULE = "arg-max among the labels of the source, unlabelled pixels ignored"
-"""What counts in a figure of `evaluate_source`."""
+
+def ignore_rule(results: Sequence[Result]) -> str:
+    """What counts in figures of `evaluate_source`, in words."""
+    rule = "arg-max among the labels of the source, unlabelled pixels ignored"
+    return f"{rule}; for parts they are no part" if any(PARTS in r.values for r in results) else rule
 
 
 def size_rule(inference: InferenceConfig) -> str:
@@ -41,7 +44,7 @@ def protocol(inference: InferenceConfig) -> str:
     scales = ", ".join(f"{scale:g}" for scale in inference.scales)
     shown = "one scale" if inference.scales == (1.0,) else f"scales {scales} of the {inference.scale_of}, averaged"
     flip = "plain and flipped, averaged" if inference.flip else "no flip"
-    return f"{how}, {shown}, {flip}; {IGNORE_RULE}"
+    return f"{how}, {shown}, {flip}"
 
 
 class RunLog:
@@ -103,13 +106,16 @@ class StepProgress:
         self.console, self.bar, self.steps = console, bar, steps
         self.task = bar.add_task("train", total=steps, completed=first, text="")
         self.losses: dict[str, float] = {}
-        self.waiting = 0.0
+        self.waiting = self.seconds = 0.0
         self.first, self.begin, self.printed = first, time.monotonic(), time.monotonic()
 
-    def step(self, step: int, losses: Mapping[str, float], waiting: float) -> None:
+    def step(self, step: int, losses: Mapping[str, float], waited: float, took: float) -> None:
+        """Note a step, its seconds and those of them that it waited for data."""
         for name, loss in losses.items():
             self.losses[name] = loss if name not in self.losses else 0.95 * self.losses[name] + 0.05 * loss
-        self.waiting = 0.95 * self.waiting + 0.05 * waiting
+        share = 0.05 if self.seconds else 1.0
+        self.waiting += share * (waited / took - self.waiting)
+        self.seconds += share * (took - self.seconds)
         text = " ".join(f"{name} {loss:.3f}" for name, loss in self.losses.items()) + f" · data {self.waiting:.0%}"
         self.bar.update(self.task, completed=step, text=text)
         now = time.monotonic()
@@ -145,7 +151,7 @@ def results_table(
         inference: How, told below if it is given.
         further: Show figures of other protocols too.
     """
-    caption = IGNORE_RULE if inference is None else protocol(inference)
+    caption = ignore_rule(results) if inference is None else f"{protocol(inference)}; {ignore_rule(results)}"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name in ("source", "task", "metric"):
         table.add_column(name)

@@ -19,6 +19,10 @@ AVERAGED = "averaged"
 """In a table by class: 1 for classes over which means are taken, 0 for those that only count as mistakes."""
 
 
+PARTS = "mIoU-bg"
+"""Headline of `PartMetric`."""
+
+
 class TaskMetric(Metric, ABC):
     """What evaluation asks of an accumulator beyond torchmetrics' own contract."""
 
@@ -182,7 +186,7 @@ class PartMetric(TaskMetric):
                 means.append(sum(values) / len(values))
                 accuracies.append((self.hit[parts].sum() / self.labelled[parts].sum()).item())
         count = len(means) or float("nan")
-        return {"mIoU-bg": sum(means) / count, "PA": sum(accuracies) / count}
+        return {PARTS: sum(means) / count, "PA": sum(accuracies) / count}
 
     def per_class(self) -> dict[str, dict[str, float]]:
         iou = self.hit / (self.labelled + self.predicted - self.hit).double()

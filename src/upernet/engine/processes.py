@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +20,21 @@ from upernet.config import RunConfig, UserError
 from upernet.parser import find_device
 
 
-def build_fabric(run: RunConfig) -> Fabric:
+def build_fabric(run: RunConfig, *, uneven: bool = False) -> Fabric:
     """Fabric for this process of a training, joined to the others if there are any.
 
     One process per GPU (or, on CPUs, as many as were started), on one machine or several: `torchrun` and `srun` say how
     many in the environment. Gradients are averaged over processes after every backward pass: a step with accumulation
     may use branches in one pass that it does not use in the next, which delayed averaging would leave unequal.
 
+    Args:
+        run: Device and precision.
+        uneven: Whether steps may leave branches of the network out.
+
     Raises:
-        UserError: If srun was not told how many processes belong on a machine.
+        UserError: If srun was not told how many processes belong on a machine, or a process sees too few GPUs.
     """
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its notes would stand between ours
     environment, machines = _environment(), 1
     if environment is None:
         fabric = Fabric(accelerator=run.device, devices=1, precision=run.precision)
@@ -37,12 +43,17 @@ def build_fabric(run: RunConfig) -> Fabric:
             machines = int(os.environ["SLURM_NNODES"])
         else:
             machines = environment.world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
+        processes, seen = environment.world_size() // machines, torch.cuda.device_count()
+        if run.device != "cpu" and 0 < seen < processes:
+            raise UserError(
+                f"{processes} processes on a machine, of which each sees {seen} of its GPUs; start one for each GPU "
+                f"and show it all of them, with srun by --gpus-per-node {processes} in the place of --gpus-per-task"
+            )
         fabric = Fabric(
             accelerator=run.device,
-            devices=environment.world_size() // machines,
+            devices=processes,
             num_nodes=machines,
-            # A batch without targets for a task leaves its branch without gradients.
-            strategy=DDPStrategy(find_unused_parameters=True),
+            strategy=DDPStrategy(find_unused_parameters=uneven),
             precision=run.precision,
             plugins=environment,
         )
@@ -73,6 +84,7 @@ def join(device: str) -> Iterator[tuple[int, int, torch.device]]:
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(days=7))
     if found.type == "cuda":
         found = torch.device("cuda", environment.local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(found)  # nothing that names no device shall go to the first
     try:
         yield rank, world, found
     finally:

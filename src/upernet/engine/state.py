@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from upernet.config import UserError, WorkError, to_plain
+from upernet.config import ModelConfig, OptimConfig, RunConfig, UserError, WorkError, to_plain
+from upernet.data.config import DataConfig
 from upernet.files import write_whole
 
 FILE = "state.pt"
-FREE = {"out", "steps", "device", "val_every", "save_every", "log_every", "half", "resume"}
-"""What may change in the block `run`: length and bookkeeping."""
+WORLD = "processes"
+"""Setting that no file holds: how many processes train together."""
+FREE = re.compile(
+    r"run\.(out|steps|device|val_every|save_every|log_every|half|resume)|data\.workers"
+    r"|data\.sources\..*\.dataset\.init_args\.root"
+)
+"""What may change: length and bookkeeping, and where the data lie."""
 
 
 def flat_settings(**blocks: Any) -> dict[str, str]:
@@ -30,7 +37,7 @@ def flat_settings(**blocks: Any) -> dict[str, str]:
 
     for name, block in blocks.items():
         walk(name, to_plain(block))
-    return {k: v for k, v in flat.items() if not (k.startswith("run.") and k[4:] in FREE) and k != "data.workers"}
+    return {key: value for key, value in flat.items() if not FREE.fullmatch(key)}
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
@@ -59,8 +66,13 @@ def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch
         before, step = state["settings"], int(state["step"])
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise WorkError(f"{file}: damaged; delete it to start afresh, or choose another run.out") from error
-    for key in before.keys() | settings.keys():
-        old, new = before.get(key), settings.get(key)
+    usual = flat_settings(model=ModelConfig(), data=DataConfig(), optim=OptimConfig(), run=RunConfig()) | {WORLD: "1"}
+    for key in sorted(before.keys() | settings.keys()):
+        # An option that a run does not know is younger than the run, which was made as if it had its default.
+        old, new = (known.get(key, usual.get(key)) for known in (before, settings))
+        if old != new and key == WORLD:
+            said = f"holds a run of {old} processes, each with its own part of every batch, not of {new}"
+            raise UserError(f"{folder}: {said}; start as many, or choose another run.out")
         if old != new:
             raise UserError(f"{folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out")
     if step > steps:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from rich.console import Console
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -27,10 +29,13 @@ from upernet.engine.logs import RunLog, results_table, training_progress
 from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
 from upernet.engine.processes import build_fabric
-from upernet.engine.state import flat_settings, read_state, write_state
+from upernet.engine.state import WORLD, flat_settings, read_state, write_state
 from upernet.inference import resize
 from upernet.model import UPerNet
 from upernet.tasks.base import Task
+
+LAST_SECONDS = 60
+"""How long a process that reads images outlives the signal to stop; schedulers kill after 30."""
 
 
 class Trainer:
@@ -63,11 +68,14 @@ class Trainer:
         self.settings = flat_settings(model=model.config, tasks=dict(tasks), data=data, optim=optim, run=run)
         self.folder = Path(run.out)
         self.step = self.validated = 0
-        self.fabric = build_fabric(run)
+        taught = [{n for n, task in tasks.items() if (task.target or n) in s.targets} for s in self._teachers()]
+        self.fabric = build_fabric(run, uneven=any(own != set(tasks) for own in taught))
+        self.settings[WORLD] = str(self.fabric.world_size)
         self.main = self.fabric.is_global_zero
         self.console = Console(stderr=True, quiet=not self.main)
+        self.talk: Any = dist.new_group(backend="gloo") if self.fabric.world_size > 1 else None
         if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; torch has it on GPUs only
+            model = convert_sync_batchnorm(model)  # timm's: torch's own drops activations that lie in a norm
         self.plain_model = model.to(memory_format=torch.channels_last)
         self._freeze_all_but(optim.train_only)
         optimizer = build_optimizer(model, optim)
@@ -85,6 +93,8 @@ class Trainer:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
+        for source in self._measured():
+            source.items(str(source.config.val))  # what is missing there is told now, not at the first validation
         self.norms = _batch_norms(model)
         if optim.norm_momentum is not None:
             for norm in self.norms:
@@ -126,16 +136,20 @@ class Trainer:
         log = RunLog(self.folder, first_step=self.step) if self.main else None
         results: list[Result] = []
         # A finished step is never thrown away: Ctrl-C asks to stop, and the loop stops between two steps.
-        with _interruptible() as noted, training_progress(self.console, self.run.steps, self.step) as progress:
-            batches = self._batches()
+        with (
+            _interruptible() as noted,
+            training_progress(self.console, self.run.steps, self.step) as progress,
+            closing(self._batches()) as batches,
+        ):
             while True:
                 if self._validation_due():
                     results = self._validate(log)
                 if self.step == self.run.steps:
                     break
+                begin = time.perf_counter()
                 statistics = [buffer.clone() for buffer in self.plain_model.buffers()]
                 try:
-                    losses, waited, took = self._advance(batches)
+                    losses, waited = self._advance(batches)
                 except WorkError:
                     # The step that failed has moved no weight, but its forward pass has moved the batch statistics.
                     for buffer, value in zip(self.plain_model.buffers(), statistics, strict=True):
@@ -143,10 +157,10 @@ class Trainer:
                     self._save()
                     raise
                 interrupted = self._any(noted())
-                progress.step(self.step, losses, waited / took)
+                progress.step(self.step, losses, waited, time.perf_counter() - begin)
                 if log is not None and self.step % self.run.log_every == 0:
                     lr = max(group["lr"] for group in self.optimizer.param_groups)
-                    log.training(self.step, progress.losses, lr=lr, seconds=took, waiting=waited / took)
+                    log.training(self.step, progress.losses, lr=lr, seconds=progress.seconds, waiting=progress.waiting)
                 if self.step == self.run.steps or interrupted or self.step % self.run.save_every == 0:
                     self._save()
                 if interrupted:
@@ -175,7 +189,8 @@ class Trainer:
         self._save()
         return results
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch | UserError]:
+        """The batches from this step on; once it is closed no process reads images any more."""
         first = self.step * self.optim.accumulate
         loader = DataLoader(
             self.mixture,
@@ -184,14 +199,20 @@ class Trainer:
             num_workers=self.data.workers,
             pin_memory=self.fabric.device.type == "cuda",
             prefetch_factor=4 if self.data.workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # its own seed shall not come from the generator that dropout draws from
         )
-        return iter(loader)
+        yield from loader
 
-    def _advance(self, batches: Iterator[Batch]) -> tuple[dict[str, float], float, float]:
-        """One optimizer update. Returns losses by task, seconds spent waiting for data, and seconds in all."""
-        begin, waited = time.perf_counter(), 0.0
+    def _advance(self, batches: Iterator[Batch | UserError]) -> tuple[dict[str, float], float]:
+        """One optimizer update. Returns losses by task and the seconds spent waiting for data.
+
+        Raises:
+            WorkError: If a batch cannot be read or does not fit into the memory, or a loss is not a number.
+        """
+        waited = 0.0
         self._set_modes()
+        torch.backends.cudnn.benchmark = True  # crops have one size, for which the quickest algorithms are tried out
         factor = lr_factor(self.optim, self.step, self.run.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -199,23 +220,29 @@ class Trainer:
         torch.manual_seed(int(seed.generate_state(1)[0]))
         # None rather than zero: a head that this step does not train must not be moved by momentum or decay.
         self.optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, float] = {}
+        told: dict[str, list[float]] = {}
         for _ in range(self.optim.accumulate):
             start = time.perf_counter()
-            batch = next(batches)
+            batch = _next(batches)
             if self._any(isinstance(batch, UserError)):
                 raise batch if isinstance(batch, UserError) else WorkError("another process could not read its images")
             assert isinstance(batch, Batch)
             batch = batch.to(self.fabric.device)
             waited += time.perf_counter() - start
-            parts = self.losses(batch)
+            try:
+                parts = self.losses(batch)
+                total = torch.stack([self.tasks[name].weight * loss for name, loss in parts.items()]).sum()
+                self.fabric.backward(total / self.optim.accumulate)
+            except torch.OutOfMemoryError as error:
+                size, side = len(batch.ids), "×".join(str(n) for n in batch.pixels.shape[-2:])
+                said = f"{size} crops of {side} do not fit into the memory of {self.fabric.device}"
+                raise WorkError(f"{said}; lower data.batch, and raise optim.accumulate instead") from error
+            # Read only now: a GPU is waited for once in a step.
             for name, value in zip(parts, self._mean(torch.stack(list(parts.values())).detach()), strict=True):
-                losses[name] = value
-                if not math.isfinite(losses[name]):
-                    said = f"the {name} loss is {losses[name]} at step {self.step}"
+                told.setdefault(name, []).append(value)
+                if not math.isfinite(value):
+                    said = f"the {name} loss is {value} at step {self.step}"
                     raise WorkError(f"{said}; lower optim.lr or set optim.clip")
-            total = torch.stack([self.tasks[name].weight * loss for name, loss in parts.items()]).sum()
-            self.fabric.backward(total / self.optim.accumulate)
         if self.optim.clip is not None:
             norm = self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.optim.clip, error_if_nonfinite=False
@@ -226,14 +253,15 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self._average()
-        return losses, waited, time.perf_counter() - begin
+        return {name: sum(values) / len(values) for name, values in told.items()}, waited
 
     def _any(self, told: bool) -> bool:
-        """Whether any process says so; they must all stop, or none."""
+        """Whether any process says so; they must all stop, or none. Processors alone talk: no GPU is waited for."""
         if self.fabric.world_size == 1:
             return told
-        count = self.fabric.all_reduce(torch.tensor(float(told), device=self.fabric.device), reduce_op="sum")
-        return bool(cast(Tensor, count) > 0)
+        count = torch.tensor(float(told))
+        dist.all_reduce(count, group=self.talk)
+        return bool(count > 0)
 
     def _mean(self, values: Tensor) -> list[float]:
         """Means over processes."""
@@ -289,13 +317,19 @@ class Trainer:
         In float32, like `evaluate`, whatever precision the training has.
         """
         model = self._evaluated()
-        measured = [source for source in self.sources.values() if source.config.val is not None]
+        torch.backends.cudnn.benchmark = False  # images have many sizes
+        if self.fabric.world_size > 1:
+            for buffer in model.buffers():  # each process has seen other batches: the first one's are those of the run
+                dist.broadcast(buffer, 0)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         return [
             r
-            for source in measured
+            for source in self._measured()
             for r in evaluate_source(model, self.tasks, source, self.inference, rank=rank, world=world)
         ]
+
+    def _measured(self) -> list[LabelledSource]:
+        return [source for source in self.sources.values() if source.config.val is not None]
 
     def _evaluated(self) -> UPerNet:
         model = self.plain_model if self.ema is None else cast(UPerNet, self.ema.module)
@@ -343,9 +377,30 @@ def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-def _one_thread(_: int) -> None:
+def _next(batches: Iterator[Batch | UserError]) -> Batch | UserError:
+    """The next batch.
+
+    Raises:
+        WorkError: If a worker has died, mostly for want of memory.
+    """
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkError(
+            f"a process that reads images has died ({str(error).splitlines()[0]}); lower data.workers"
+        ) from error
+
+
+def _start_worker(_: int) -> None:
+    """Make a process that reads images one with one thread, which lives on when all are told to stop.
+
+    The main process finishes its step first. Ended by itself, it ends this one too.
+    """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_SECONDS))
 
 
 @contextmanager
