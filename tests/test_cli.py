@@ -425,3 +425,44 @@ def test_a_class_named_among_free_values_is_not_built(tmp_path: Path) -> None:
     options = read_options("train", ["--config", str(path)])
     assert "extra" in options["model"].backbone_args
     assert Bomb.built == []
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (
+            "optim: {learning_rate: 1}",
+            "Group 'optim' does not accept option 'learning_rate'; valid: name, lr, backbone_lr",
+        ),
+        ("optim: {lr: fast}", 'Parser key "optim.lr": Expected a float. Got value: fast;'),
+        ("modle: {width: 8}", "Option 'modle.width' is not accepted; did you mean model.width"),
+        ("optim: [a", "no YAML (while parsing a flow sequence line 1"),
+        ("- 1", "no configuration; expected blocks such as model, tasks and data"),
+        (
+            "tasks: {object: {class_path: upernet.tasks.Object, init_args: {labels: [a], losses: "
+            "[{class_path: upernet.tasks.CrossEntropy, init_args: {class_weights: median}}]}}}",
+            "median is none of list[float], dict[str, float], 'inverse_frequency', 'median_frequency', "
+            "'effective_number', null;",
+        ),
+    ],
+)
+def test_of_several_files_the_wrong_one_is_named(
+    text: str, part: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong, last = tmp_path / "wrong.yaml", tmp_path / "last.yaml"
+    wrong.write_text(text if text.startswith(("-", "optim: [")) else f"base: {config.name}\n{text}\n")
+    last.write_text("base: wrong.yaml\nrun: {seed: 1}\n")
+    line = told(capsys, "train", "--config", last)
+    assert line.startswith(f"upernet: {wrong}: ")
+    assert part in line
+
+
+def test_a_shipped_file_that_is_not_is_told_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    line = told(capsys, "train", "--config", "cityscapes/upernet_r50_512x1024_41k.yaml")
+    near = "cityscapes/upernet_r50_512x1024_40k.yaml"
+    assert line.startswith(f"upernet: cityscapes/upernet_r50_512x1024_41k.yaml: no such file; shipped are {near}, ")
+
+
+def test_an_option_that_is_close_to_one_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = told(capsys, "train", "--config", config, "--optm.lr", "1")
+    assert "unrecognized arguments: --optm.lr 1; did you mean optim.lr or " in line

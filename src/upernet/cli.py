@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +122,54 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     if needed and not {"-h", "--help"} & set(words) and not any(w.startswith("--config") for w in words):
         shipped = [name for name in shipped_configs() if not name.startswith("base/")]
         raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped)}")
+    configs, plain = _plain_words(words, parameters)
     try:
-        options = parser.instantiate(parser.parse_args(_plain_words(words, parameters)))
+        options = parser.instantiate(parser.parse_args(configs + plain))
     except (ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{name}: {' '.join(str(error).split())}; upernet {name} --help lists the options") from error
+        where = _culprit(parser, configs, error) or name
+        said = _plainly(error, list(parser.get_defaults().keys()))
+        raise UserError(f"{where}: {said}; upernet {name} --help lists the options") from error
     return {key: options[key] for key in parameters}
 
 
-def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Words as people type them, as jsonargparse wants them.
+def _plainly(error: Exception, keys: Sequence[str]) -> str:
+    """What jsonargparse says of a value or a key, in one line that names valid ones.
+
+    Args:
+        error: What it raised.
+        keys: All options, such as `optim.lr`.
+    """
+    text = " ".join(str(error).split())
+    text = re.sub(r"<class '([\w.]*)'>", r"\1", re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text))
+    union = re.search(r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*", text)
+    if union:
+        kinds = re.sub(r"typing\.Literal\[(.*?)\]", r"\1", union[1].replace("NoneType", "null"))
+        value = text.rpartition("Given value: ")[2]
+        text = f"{text[: union.start()]}{value} is none of {kinds}"
+    group = re.search(r"Group '(.*?)' does not accept option '(.*?)'", text)
+    if group:
+        valid = [key.removeprefix(f"{group[1]}.") for key in keys if key.startswith(f"{group[1]}.")]
+        text += f"; valid: {', '.join(valid)}"
+    unknown = re.search(r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted", text)
+    near = get_close_matches(unknown[1] or unknown[2], keys, n=3) if unknown else []
+    return text + (f"; did you mean {' or '.join(near)}?" if near else "")
+
+
+def _culprit(parser: Any, configs: Sequence[str], error: Exception) -> str | None:
+    """The file of several with which an error begins; none if it is an option's."""
+    from jsonargparse import ArgumentError
+
+    for end in range(2, len(configs) + 1, 2):
+        try:
+            parser.parse_args(list(configs[:end]))
+        except (ArgumentError, TypeError, ValueError) as first:
+            if str(first) == str(error):
+                return configs[end - 1]
+    return None
+
+
+def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Parameter]) -> tuple[list[str], list[str]]:
+    """Words as people type them, as jsonargparse wants them: the configurations, and the rest.
 
     Configurations come first, so that options change them wherever they stand, and those inside the package go by
     their name there; `--flag` alone means true, and one word where a list is wanted a list of one. A command that takes
@@ -151,7 +192,7 @@ def _plain_words(words: Sequence[str], parameters: Mapping[str, inspect.Paramete
             rest += [word, f"[{queue.pop(0)}]"]
         else:
             rest.append(word)
-    return configs + rest
+    return configs, rest
 
 
 def _is_list(words: Sequence[str]) -> bool:
@@ -163,16 +204,21 @@ def _with_bases(path: str, above: tuple[Path, ...] = ()) -> list[str]:
     """A configuration after the ones that its key `base` names, each relative to the file that names it.
 
     Raises:
-        UserError: If a base does not exist, or a file is its own.
+        UserError: If a file does not exist, is no YAML or is its own base.
     """
     file = Path(path)
     if not file.is_file():
-        return [path]  # the parser says so
+        shipped = [name for name in shipped_configs() if not name.startswith("base/")]
+        near = get_close_matches(path, shipped, n=3) or shipped
+        raise UserError(f"{path}: no such file; shipped are {', '.join(near)}")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return [path]
-    base = content.get("base") if isinstance(content, dict) else None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        said = " ".join(str(error).replace(' in "<unicode string>",', "").split())
+        raise UserError(f"{path}: no YAML ({said})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: no configuration; expected blocks such as model, tasks and data")
+    base = content.get("base")
     if base is None:
         return [path]
     found = file.parent / str(base)
