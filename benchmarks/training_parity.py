@@ -74,6 +74,8 @@ def own(checkpoint: dict[str, Tensor]) -> nn.Module:
         file = Path(folder) / "checkpoint.pth"
         torch.save({"state_dict": checkpoint}, file)
         network = upernet.load(file, device="cpu").model.train()
+    # As the reference has it: with channels innermost, batch norm sums in single precision on a CPU, not in double.
+    network = network.to(memory_format=torch.contiguous_format)
     for module in network.modules():
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):
             module.p = 0.0
@@ -111,13 +113,13 @@ def _update(optimizer: torch.optim.Optimizer, losses: list[Tensor], lr: float) -
     return [loss.item() for loss in losses]
 
 
-def crops(args: argparse.Namespace, step: int) -> tuple[Tensor, Tensor]:
+def crops(images: int, side: int, step: int) -> tuple[Tensor, Tensor]:
     """(B, 3, S, S) float32, normalised, and (B, S, S) int64 with 255 where unlabelled: smooth shapes with grain."""
     random = torch.Generator().manual_seed(step)
-    shape = args.side, args.side
-    coarse = torch.randn(args.images, 3, 8, 8, generator=random)
-    x = F.interpolate(coarse, shape, mode="bicubic") + 0.3 * torch.randn(args.images, 3, *shape, generator=random)
-    labels = torch.randint(CLASSES + 1, (args.images, 1, 8, 8), generator=random)
+    shape = side, side
+    coarse = torch.randn(images, 3, 8, 8, generator=random)
+    x = F.interpolate(coarse, shape, mode="bicubic") + 0.3 * torch.randn(images, 3, *shape, generator=random)
+    labels = torch.randint(CLASSES + 1, (images, 1, 8, 8), generator=random)
     labels[labels == CLASSES] = 255
     return x, F.interpolate(labels.float(), shape, mode="nearest")[:, 0].long()
 
@@ -170,12 +172,19 @@ def relative(ours: list[float], theirs: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
 
 
-def from_the_same_state(args: argparse.Namespace) -> None:
+def from_the_same_state(
+    steps: int, images: int, side: int
+) -> tuple[list[float], list[tuple[float, float]], list[float]]:
+    """Relative differences after each step.
+
+    Returns:
+        Of the losses; of each tensor of weights, and that of what the step moved; of what it moved in statistics.
+    """
     pair, losses, weights, statistics = Pair(), [], [], []
-    for step in range(args.steps):
+    for step in range(steps):
         pair.bring_over()
-        x, labels = crops(args, step)
-        lr = pair.rate(step, args.steps)
+        x, labels = crops(images, side, step)
+        lr = pair.rate(step, steps)
         before = {k: v.clone() for k, v in pair.theirs.state_dict().items()}
         losses.append(relative(pair.our_step(x, labels, lr), pair.their_step(x, labels, lr)))
         after, ours = pair.theirs.state_dict(), pair.state()
@@ -188,10 +197,7 @@ def from_the_same_state(args: argparse.Namespace) -> None:
                 statistics.append(apart / max(moved, 1e-12))
             else:
                 weights.append((apart / max(value.norm().item(), 1e-12), apart / max(moved, 1e-12)))
-    print(f"each of {args.steps} steps from the same state, float32: relative difference of the losses at most")
-    print(f"  {max(losses):.1e}, of a tensor of weights {max(w for w, _ in weights):.1e}, of what a step moved")
-    moves = torch.tensor([m for _, m in weights])
-    print(f"  {moves.median():.1e} (median), {moves.max():.1e} (at most), statistics {max(statistics):.1e}")
+    return losses, weights, statistics
 
 
 def free_runs(args: argparse.Namespace) -> None:
@@ -201,7 +207,7 @@ def free_runs(args: argparse.Namespace) -> None:
         pair = Pair(kind)
         apart = []
         for step in range(args.steps):
-            x, labels = crops(args, step)
+            x, labels = crops(args.images, args.side, step)
             lr = pair.rate(step, args.steps)
             ours, theirs = (run(x.to(kind), labels, lr) for run in (pair.our_step, pair.their_step))
             apart.append(relative(ours, theirs))
@@ -210,7 +216,7 @@ def free_runs(args: argparse.Namespace) -> None:
             continue
         first, second, apart = Pair(kind), Pair(kind), []
         for step in range(args.steps):
-            x, labels = crops(args, step)
+            x, labels = crops(args.images, args.side, step)
             lr = first.rate(step, args.steps)
             changed = x * (1 + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(step)))
             apart.append(relative(first.their_step(changed, labels, lr), second.their_step(x, labels, lr)))
@@ -223,7 +229,11 @@ def main() -> None:
     options.add_argument("--images", type=int, default=2, help="images in a batch")
     options.add_argument("--side", type=int, default=128, help="of a crop, in pixels")
     args = options.parse_args()
-    from_the_same_state(args)
+    losses, weights, statistics = from_the_same_state(args.steps, args.images, args.side)
+    print(f"each of {args.steps} steps from the same state, float32: relative difference of the losses at most")
+    print(f"  {max(losses):.1e}, of a tensor of weights {max(w for w, _ in weights):.1e}, of what a step moved")
+    moves = torch.tensor([m for _, m in weights])
+    print(f"  {moves.median():.1e} (median), {moves.max():.1e} (at most), statistics {max(statistics):.1e}")
     free_runs(args)
 
 

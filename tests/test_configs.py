@@ -105,7 +105,7 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
     before = {name: value.clone() for name, value in model.named_parameters()}
     for source in trainer.mixture.sources:
         batch = SourceMixture([source], data, steps=1, seed=0)[0]
-        losses, _, _ = trainer._advance(repeat(batch))  # type: ignore[arg-type]
+        losses, _ = trainer._advance(repeat(batch))  # type: ignore[arg-type]
         asked = {n for n, task in tasks.items() if (task.target or n) in source.targets and (not alone or n in alone)}
         assert set(losses) == asked
         assert all(0 < loss < 100 for loss in losses.values())
@@ -117,6 +117,17 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
         if (target := s.targets.get(t.target or n)) and target.evaluate and not t.auxiliary and s.config.val
     }  # fmt: skip
     assert all(0 <= next(iter(r.values.values())) <= 1 for r in results)
+
+
+PARAMETERS = {
+    ("R-50", 150): 66_516_108,
+    ("R-50", 19): 66_415_238,
+    ("R-50", 21): 66_416_778,
+    ("R-101", 150): 85_508_236,
+    ("R-101", 19): 85_407_366,
+    ("R-101", 21): 85_408_906,
+}
+"""Of the whole network with its auxiliary head (SPEC A3)."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -145,6 +156,14 @@ def test_says_what_the_published_recipe_says(name: str, spec_dir: Path) -> None:
     assert optim.decay_all and optim.clip is None and optim.backbone_lr is None and optim.warmup == 0
     assert (optim.schedule, optim.power, optim.min_lr) == ("poly", row["schedule"]["power"], row["schedule"]["min_lr"])
     assert (run.steps, run.val_every) == (row["iterations"], row["val_and_checkpoint_interval"])
+    assert run.save_every <= run.val_every
+    assert (run.log_every, optim.min_lr_at_last_step, optim.accumulate, optim.ema) == (50, False, 1, None)
+    auxiliary = asked["tasks"]["auxiliary"]
+    assert (auxiliary.level, auxiliary.convs, auxiliary.width, auxiliary.target) == ("c4", 1, 256, "semantic")
+    assert (auxiliary.auxiliary, asked["tasks"]["semantic"].convs, run.precision) == (True, 0, "32-true")
+    with torch.device("meta"):
+        built = build_model(asked["model"], asked["tasks"])
+    assert sum(p.numel() for p in built.parameters()) == PARAMETERS[row["backbone"], row["num_classes"]]
     assert (source.batch or data.batch) * row["gpus"] == row["total_batch"]
     steps = {step["op"]: step for step in row["train_pipeline"]}
     assert augment.box == tuple(steps["random_resize"]["scale_long_short"])

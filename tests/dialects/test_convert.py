@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import upernet
-from upernet.checkpoint import build_model, load_model, save_model
+from upernet.checkpoint import as_run, build_model, load_model, save_model
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig, UserError, WorkError
 from upernet.dialects import huggingface, mmseg, open_checkpoint, read_foreign, write_foreign
@@ -53,7 +53,7 @@ def network(config: ModelConfig, auxiliary: bool = True, **head: Any) -> tuple[U
             labels=LABELS, level="c4", convs=1, width=8, target="semantic", weight=0.4, auxiliary=True
         )
     torch.manual_seed(0)
-    model = build_model(config, tasks).eval()
+    model = as_run(build_model(config, tasks))
     generator = torch.Generator().manual_seed(1)
     for name, value in model.state_dict().items():
         if value.is_floating_point():

@@ -1,0 +1,114 @@
+"""Beside MMSegmentation's own code, where it is installed: steps of training, windows, and means over views."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from upernet.checkpoint import as_run, build_model, load_model
+from upernet.config import InferenceConfig
+from upernet.dialects import write_foreign
+from upernet.inference import Views, order_tasks
+
+pytest.importorskip("mmengine")
+pytest.importorskip("mmcv")
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@pytest.fixture(autouse=True)
+def toolbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "mmcv._ext", mock.MagicMock())  # compiled operations that no UPerNet uses
+    pytest.importorskip("mmseg.models")
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmseg")
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_steps_from_the_same_state_are_the_toolbox_s() -> None:
+    place = Path(__file__).parent.parent / "benchmarks" / "training_parity.py"
+    spec = importlib.util.spec_from_file_location("training_parity", place)
+    assert spec is not None
+    assert spec.loader is not None
+    parity = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(parity)
+    losses, weights, statistics = parity.from_the_same_state(steps=4, images=2, side=96)
+    assert max(losses) < 1e-6
+    assert max(whole for whole, _ in weights) < 1e-3  # biases start from 0
+    assert max(moved for _, moved in weights) < 1e-2
+    assert max(statistics) < 1e-3
+
+
+def reference_mean(network: Any, image: np.ndarray, config: InferenceConfig) -> Tensor:
+    """(K, H, W) probabilities: every scale and its mirror image, each through `predict`, averaged."""
+    from mmcv.transforms import Resize
+    from mmseg.structures import SegDataSample
+
+    means = []
+    for ratio in config.scales:
+        if config.scale_of == "box":
+            box = int(config.max_side * ratio), int(config.short_side * ratio)  # type: ignore[operator]
+            resize = Resize(scale=box, keep_ratio=True)
+        else:
+            resize = Resize(scale_factor=ratio, keep_ratio=True)
+        shown = resize({"img": image[..., ::-1].copy()})["img"]
+        for flip in (False, True):
+            pixels = torch.from_numpy((shown[:, ::-1] if flip else shown).copy()).permute(2, 0, 1)
+            size = tuple(pixels.shape[1:])
+            told = {"ori_shape": image.shape[:2], "img_shape": size, "pad_shape": size, "flip": flip}
+            sample = SegDataSample(metainfo=told | {"flip_direction": "horizontal"})
+            data = network.data_preprocessor({"inputs": [pixels], "data_samples": [sample]}, False)
+            (answer,) = network.predict(data["inputs"], data["data_samples"])
+            means.append(answer.seg_logits.data.softmax(0))
+    return torch.stack(means).mean(0)
+
+
+@pytest.mark.parametrize("scale_of", ["box", "image"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("window", [(65, 97), None])
+@pytest.mark.parametrize("size", [(75, 131), (101, 64)])
+def test_windows_scales_and_mirror_images_are_the_toolbox_s(
+    size: tuple[int, int],
+    window: tuple[int, int] | None,
+    align_corners: bool,
+    scale_of: Any,
+    fixtures_dir: Path,
+    tmp_path: Path,
+) -> None:
+    from mmengine import Config
+    from mmseg.registry import MODELS
+
+    given, tasks, _ = load_model(fixtures_dir / "mmseg_tiny" / "checkpoint.pth")
+    network = as_run(build_model(replace(given.config, align_corners=align_corners), tasks))
+    network.load_state_dict(given.state_dict())
+    config = InferenceConfig(
+        short_side=103, max_side=411, window=window, stride=window and (43, 50), scales=SCALES, flip=True,
+        scale_of=scale_of,
+    )  # fmt: skip
+    write_foreign(tmp_path / "model.pth", "mmseg", network, tasks, config)
+    checkpoint = torch.load(tmp_path / "model.pth", weights_only=True)
+    theirs = MODELS.build(Config.fromstring(checkpoint["meta"]["cfg"], ".py").model).eval()
+    theirs.load_state_dict(checkpoint["state_dict"])
+    coarse = np.random.default_rng(size[0]).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+    with torch.inference_mode():
+        expected = reference_mean(theirs, image, config)
+        plain = order_tasks({"semantic": tasks["semantic"]})
+        views = Views(network, torch.from_numpy(image).permute(2, 0, 1), config, plain, ["semantic"])
+        found = torch.cat([tile["semantic"] for _, _, tile in views.tiles()], dim=2)[0]
+    assert (found - expected).abs().max() < 1e-4
+    assert (found.argmax(0) == expected.argmax(0)).float().mean() > 0.999
