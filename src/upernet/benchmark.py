@@ -340,7 +340,7 @@ def _table(contenders: list[dict[str, Any]]) -> Any:
     on_cpu, several = "cpu_ms" in contenders[0], len(contenders) > 1
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "": lambda c: c["name"],
-        "fps": lambda c: f"{c['fps']:.3g}",
+        "fps": lambda c: f"{c['fps']:#.3g}".rstrip("."),
         "ms": lambda c: _ms(c["latency_ms"]["median"]),
         "5–95 %": lambda c: f"{_ms(c['latency_ms']['5 %'])}–{_ms(c['latency_ms']['95 %'])}",
     }
