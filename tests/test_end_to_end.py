@@ -424,3 +424,31 @@ def test_a_signal_leaves_a_run_that_can_be_taken_up_again(end: signal.Signals, f
     assert main(["train", "--config", config, "--data.workers", "0", "--run.steps", str(step + 1)]) == 0
     assert steps_of(tmp_path / "out", "lr") == list(range(1, step + 2))
     assert load_model(tmp_path / "out" / "model")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_loader_that_is_killed_is_failed_work_and_nothing_is_lost(fake_root: Path, tmp_path: Path) -> None:
+    """As where the memory of the machine does not suffice."""
+    content = recipe(fake_root, tmp_path / "out")
+    content["data"]["workers"] = 2
+    content["run"] |= {"steps": 100_000, "save_every": 100_000, "val_every": 0}
+    config = write(tmp_path / "long.yaml", content)
+    code = "import sys; from upernet.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, "train", "--config", config]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        metrics = tmp_path / "out" / "metrics.csv"
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            if metrics.is_file() and len(metrics.read_text().splitlines()) > 20:
+                break
+            time.sleep(0.2)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, err = process.communicate(timeout=50)  # the other worker is not waited for
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("upernet: a process that reads images has died (")
+    assert "Traceback" not in err
+    assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["step"] > 0

@@ -19,6 +19,7 @@ from fake_data import cityscapes
 from PIL import Image
 
 import upernet
+import upernet.files as files
 from upernet.checkpoint import save_model
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig
@@ -226,3 +227,14 @@ def test_where_no_file_can_be_written_is_told_before_any_work(
     ):
         assert main([command, *words, "--out", str(out)]) == 2
         assert capsys.readouterr().err == f"upernet: {said}\n"
+
+
+def test_a_place_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(dir: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files, "TemporaryFile", refused)
+    with pytest.raises(upernet.UserError) as caught:
+        files.check_writable("--out", tmp_path / "new" / "report.json")
+    line = f"--out {tmp_path}/new/report.json: nothing can be written in {tmp_path} (Read-only file system)"
+    assert str(caught.value) == line

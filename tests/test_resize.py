@@ -115,3 +115,19 @@ def test_evaluation_shows_the_network_what_the_reference_resized(fixtures_dir: P
             shown = network_input(image, InferenceConfig(short_side=min(box), max_side=max(box)))[0] * 255
             np.testing.assert_array_equal(shown.round().to(torch.uint8).permute(1, 2, 0).numpy(), expected)
             assert (shown - shown.round()).abs().max() < 1e-4  # whole numbers: it was resized as bytes
+
+
+def test_want_of_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    error = cv2.error("Insufficient memory\nFailed to allocate 9 bytes")
+
+    def resize(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cv2, "resize", resize)
+    error.code = cv2.Error.StsNoMem
+    with pytest.raises(MemoryError, match="Failed to allocate 9 bytes"):
+        resize_image(image, (8, 8))
+    error.code = cv2.Error.StsBadArg
+    with pytest.raises(cv2.error):
+        resize_image(image, (8, 8))

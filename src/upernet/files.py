@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from upernet.config import UserError
@@ -18,13 +19,18 @@ def check_writable(option: str, path: Path) -> None:
         path: The file.
 
     Raises:
-        UserError: If it is a folder, or a part of its path is a file.
+        UserError: If it is a folder, a part of its path is a file, or nothing may be written there.
     """
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder; valid: a file, such as {path / 'report.json'}")
     above = next((p for p in path.parents if p.exists()), None)
     if above is not None and not above.is_dir():
         raise UserError(f"{option} {path}: {above} is a file; valid: a file in a folder, such as report.json")
+    try:
+        with TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {path}: nothing can be written in {above} ({error.strerror})") from error
 
 
 def write_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:

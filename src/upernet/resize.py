@@ -42,11 +42,19 @@ def resize_image(image: Tensor, size: Size) -> Tensor:
 
     Returns:
         (3, h, w) uint8, laid out (h, w, 3) in memory; the image itself if it has that size.
+
+    Raises:
+        MemoryError: If it does not fit into the memory.
     """
     if tuple(size) == tuple(image.shape[-2:]):
         return image
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    resized = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    try:
+        resized = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError(str(error)) from error
     return torch.from_numpy(resized).permute(2, 0, 1)
 
 

@@ -7,6 +7,7 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -352,3 +353,13 @@ def test_places_never_climb(tree):
 
 def test_every_suffix_is_lower_case():
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    """Python keeps them for the whole process."""
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "one.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        shapes = list(threads.map(lambda _: read_image(tmp_path / "one.png").shape, range(200)))
+    assert set(shapes) == {(40, 50, 3)}
+    assert warnings.filters == before

@@ -805,3 +805,17 @@ def test_data_may_move_between_two_parts_of_a_run(tmp_path: Path) -> None:
     trainer = make(tmp_path, tasks, at("there"), steps=2)
     fit(trainer)
     assert trainer.step == 2
+
+
+def test_processes_look_for_unused_branches_only_where_there_may_be_some(tmp_path: Path) -> None:
+    plain = {"maps": SourceConfig(dataset=Memory(), targets={"object": TargetConfig()})}
+    fused = make(tmp_path, {"object": Semantic(labels=LEVELS)}, plain)
+    assert not fused._leaves_branches_out()
+    fused.losses(next(batches_of(fused, "maps")))["object"].backward()
+    assert all(p.grad is not None for p in fused.plain_model.parameters())
+    for level in ("c4", "p3", "ppm"):
+        trainer = make(tmp_path, {"object": Semantic(labels=LEVELS, level=level)}, plain)
+        assert trainer._leaves_branches_out()
+    assert make(tmp_path)._leaves_branches_out()  # two sources, each for one of two tasks
+    apart: dict[str, Task] = {"object": Semantic(labels=LEVELS, detach=True)}
+    assert make(tmp_path, apart, plain)._leaves_branches_out()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -213,12 +214,35 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
         yield image
 
 
+class _Quiet:
+    """No warnings while any thread decodes: filters are the process's, so the last to leave restores them."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.filters = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                warnings.simplefilter("ignore")
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.filters.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
 @contextmanager
 def _one_line(name: str | Path) -> Iterator[None]:
     """Turn whatever a decoder raises into one line, and keep its warnings off the screen."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _QUIET:
             yield
     except UserError:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -68,8 +69,7 @@ class Trainer:
         self.settings = flat_settings(model=model.config, tasks=dict(tasks), data=data, optim=optim, run=run)
         self.folder = Path(run.out)
         self.step = self.validated = 0
-        taught = [{n for n, task in tasks.items() if (task.target or n) in s.targets} for s in self._teachers()]
-        self.fabric = build_fabric(run, uneven=any(own != set(tasks) for own in taught))
+        self.fabric = build_fabric(run, uneven=self._leaves_branches_out())
         self.settings[WORLD] = str(self.fabric.world_size)
         self.main = self.fabric.is_global_zero
         self.console = Console(stderr=True, quiet=not self.main)
@@ -114,6 +114,12 @@ class Trainer:
             raise UserError(f"task {orphans[0]!r}: no source trains it; give one a target, or start from a run.init")
         return [source for source in training if source.targets.keys() & set(keys.values())]
 
+    def _leaves_branches_out(self) -> bool:
+        """Whether there may be parameters that a step does not use: of tasks, of decoder levels that none reads."""
+        taught = [{n for n, t in self.tasks.items() if (t.target or n) in s.targets} for s in self._teachers()]
+        whole = any(task.level == "fused" and not task.detach for task in self.tasks.values())
+        return not whole or any(names != set(self.tasks) for names in taught)
+
     def _freeze_all_but(self, heads: list[str]) -> None:
         unknown = [name for name in heads if name not in self.tasks]
         if unknown:
@@ -131,7 +137,8 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: After Ctrl-C, once the current step is finished and saved.
-            WorkError: If the loss is not a number or an image cannot be read; what was reached is saved before.
+            WorkError: If the loss is not a number, an image cannot be read or memory does not suffice; what was reached
+                is saved before, unless the memory of a process other than the first did not suffice.
         """
         log = RunLog(self.folder, first_step=self.step) if self.main else None
         results: list[Result] = []
@@ -202,7 +209,11 @@ class Trainer:
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own seed shall not come from the generator that dropout draws from
         )
-        yield from loader
+        batches = iter(loader)
+        if self.data.workers and threading.current_thread() is threading.main_thread():
+            # torch would tell of a worker's death in the middle of a step; asked for a batch it finds out by itself.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        yield from batches
 
     def _advance(self, batches: Iterator[Batch | UserError]) -> tuple[dict[str, float], float]:
         """One optimizer update. Returns losses by task and the seconds spent waiting for data.
@@ -378,19 +389,14 @@ def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def _next(batches: Iterator[Batch | UserError]) -> Batch | UserError:
-    """The next batch.
-
-    Raises:
-        WorkError: If a worker has died, mostly for want of memory.
-    """
+    """The next batch, or what is wrong with it; also that a worker has died, mostly for want of memory."""
     try:
         return next(batches)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        raise WorkError(
-            f"a process that reads images has died ({str(error).splitlines()[0]}); lower data.workers"
-        ) from error
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        return WorkError(f"a process that reads images has died ({said}); lower data.workers")
 
 
 def _start_worker(_: int) -> None:

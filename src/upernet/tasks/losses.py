@@ -273,7 +273,7 @@ def shared(count: Tensor) -> Tensor:
         count = count.clone()
         dist.all_reduce(count)
         count /= dist.get_world_size()
-    return count.clamp(min=torch.finfo(count.dtype).tiny)
+    return count.clamp(min=1e-6)  # small enough for any weights; far smaller ones overflow where gradients are scaled
 
 
 def _of_truth(log_q: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
