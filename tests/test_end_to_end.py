@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -389,28 +391,40 @@ def test_a_strangers_task_and_source_need_nothing_but_a_class_path(fake_root: Pa
     assert parser(Memory().read(Memory().items("val")[0])[0])["mood"] in ("calm", "wild")
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_a_run_that_can_be_taken_up_again(end: signal.Signals, fake_root: Path, tmp_path: Path) -> None:
-    """Ctrl-C, and what schedulers send when time is up, reach the process and its loading workers at once."""
-    content = recipe(fake_root, tmp_path / "out")
-    content["data"]["workers"] = 1
+def endless(root: Path, out: Path, workers: int) -> dict[str, Any]:
+    """A recipe that nothing but a signal ends, and that saves at no other time."""
+    content = recipe(root, out)
+    content["data"]["workers"] = workers
     content["run"] |= {"steps": 100_000, "save_every": 100_000, "val_every": 0}
-    config = write(tmp_path / "long.yaml", content)
+    return content
+
+
+@contextmanager
+def training(config: str, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """The real command in a session of its own, once it has made a few steps; ended with the block at the latest."""
     code = "import sys; from upernet.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "train", "--config", config]
     process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
-        metrics = tmp_path / "out" / "metrics.csv"
+        metrics = out / "metrics.csv"
         deadline = time.monotonic() + 500
         while time.monotonic() < deadline and process.poll() is None:
             if metrics.is_file() and len(metrics.read_text().splitlines()) > 20:
                 break
             time.sleep(0.2)
         assert process.poll() is None
-        os.killpg(process.pid, end)
-        _, err = process.communicate(timeout=120)
+        yield process
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_can_be_taken_up_again(end: signal.Signals, fake_root: Path, tmp_path: Path) -> None:
+    """Ctrl-C, and what schedulers send when time is up, reach the process and its loading workers at once."""
+    config = write(tmp_path / "long.yaml", endless(fake_root, tmp_path / "out", workers=1))
+    with training(config, tmp_path / "out") as process:
+        os.killpg(process.pid, end)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.endswith("upernet: stopped\n")
     assert "the same command goes on from there" in err
@@ -429,25 +443,11 @@ def test_a_signal_leaves_a_run_that_can_be_taken_up_again(end: signal.Signals, f
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_loader_that_is_killed_is_failed_work_and_nothing_is_lost(fake_root: Path, tmp_path: Path) -> None:
     """As where the memory of the machine does not suffice."""
-    content = recipe(fake_root, tmp_path / "out")
-    content["data"]["workers"] = 2
-    content["run"] |= {"steps": 100_000, "save_every": 100_000, "val_every": 0}
-    config = write(tmp_path / "long.yaml", content)
-    code = "import sys; from upernet.cli import main; sys.exit(main())"
-    words = [sys.executable, "-c", code, "train", "--config", config]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    try:
-        metrics = tmp_path / "out" / "metrics.csv"
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and process.poll() is None:
-            if metrics.is_file() and len(metrics.read_text().splitlines()) > 20:
-                break
-            time.sleep(0.2)
+    config = write(tmp_path / "long.yaml", endless(fake_root, tmp_path / "out", workers=2))
+    with training(config, tmp_path / "out") as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
         _, err = process.communicate(timeout=50)  # the other worker is not waited for
-    finally:
-        process.kill()
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("upernet: a process that reads images has died (")
     assert "Traceback" not in err

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from upernet.config import UserError, WorkError
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
-from upernet.data.labels import IGNORE, ClassSets
+from upernet.data.labels import ClassSets
 from upernet.data.sample import Batch, Sample
 from upernet.data.source import Item
 from upernet.data.transforms import Augment
@@ -86,11 +86,6 @@ class LabelledSource:
             for key, t in self.targets.items()
             if t.annotation is None or t.annotation in values
         }
-        if augment is not None:
-            # In training every sample has every target of its source: processes must compute the same branches.
-            size = tuple(image.shape[-2:])
-            for key, t in self.targets.items():
-                targets.setdefault(key, torch.full(size if t.dense else (), IGNORE, dtype=torch.int64))
         return Sample(image, targets, self.name, item.id, padding)
 
 
@@ -231,7 +226,8 @@ class SourceMixture(Dataset[Batch | UserError]):
                 order = _order(self.seed, number, position // len(items), len(items))
                 item = items[order[position % len(items)]]
                 samples.append(self.sources[number].sample(item, self.augments[number]))
-        return Batch.of(samples)
+        # Of every target of the source, whether or not a sample has it: processes must compute the same branches.
+        return Batch.of(samples, {key: t.dense for key, t in self.sources[number].targets.items()})
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,14 +80,20 @@ class Batch:
         return image
 
     @classmethod
-    def of(cls, samples: list[Sample]) -> Batch:
-        """Stack samples of one source and size; where only some have a target, the others are `IGNORE`."""
+    def of(cls, samples: list[Sample], dense: Mapping[str, bool] | None = None) -> Batch:
+        """Stack samples of one source and size; targets that a sample lacks are `IGNORE`.
+
+        Args:
+            samples: At least one.
+            dense: Targets that the batch shall have in any case, and whether they are maps.
+        """
         pixels = torch.stack([s.image for s in samples])
-        targets = {}
-        for key, like in {k: v for s in samples for k, v in s.targets.items()}.items():
-            targets[key] = torch.stack(
-                [s.targets[key] if key in s.targets else torch.full_like(like, IGNORE) for s in samples]
-            )
+        shapes = {key: pixels.shape[-2:] if is_map else () for key, is_map in (dense or {}).items()}
+        shapes |= {key: value.shape for s in samples for key, value in s.targets.items()}
+        targets = {
+            key: torch.stack([s.targets[key] if key in s.targets else torch.full(shape, IGNORE) for s in samples])
+            for key, shape in shapes.items()
+        }
         return cls(pixels, targets, samples[0].source, [s.id for s in samples], [s.padding for s in samples])
 
     def to(self, device: torch.device) -> Batch:
