@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -57,6 +59,7 @@ def build_fabric(run: RunConfig, *, uneven: bool = False) -> Fabric:
             precision=run.precision,
             plugins=environment,
         )
+        atexit.register(_leave)
     fabric.launch()
     return fabric
 
@@ -88,6 +91,17 @@ def join(device: str) -> Iterator[tuple[int, int, torch.device]]:
     try:
         yield rank, world, found
     finally:
+        dist.destroy_process_group()
+
+
+def _leave() -> None:
+    """Part from the other processes, which Fabric leaves open where they talk by gloo.
+
+    A thread of gloo that still holds a tensor when Python ends would abort this process, its work done. The network's
+    own hold on the group is dropped first, so that the group's end waits for its threads.
+    """
+    gc.collect()
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 
