@@ -3,100 +3,147 @@
     python benchmarks/input_pipeline.py [--data cityscapes ade20k] [--images 8] [--rounds 10]
 
 The pipelines of the published recipes: scale, crop with `cat_max_ratio`, flip, photometric distortion, normalisation,
-padding. "Reference" is the same steps as its users run them (colour in float arrays, classes counted by sorting). Both
-see the same made-up images of the data sets' sizes, in turns, and draw from the same ranges. Decoding is timed apart:
-this package decodes with Pillow, the reference with OpenCV, to the same bytes. The reference does all of it in its
-workers; this package normalises where the network runs, so that its workers' share is told too. CPU time of one thread,
-medians over rounds; CPU time is steadier than wall time where others work on the same machine.
+padding. "Reference" is the same steps as its users run them (images by OpenCV, label maps by Pillow, colour in float
+arrays, classes counted by sorting). Both see the same made-up images in turns, in the data sets' layouts, and of their
+dimensions and sizes of file, and draw from the same ranges: once from files, with decoding, and once from arrays. The
+reference does all of it in its workers; this package normalises where the network runs, so that its workers' share is
+told too. CPU time of one thread, medians over rounds; CPU time is steadier than wall time where others work on the same
+machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from upernet.data.config import AugmentConfig
-from upernet.data.labels import IGNORE
+from upernet.data import ADE20K, Cityscapes
+from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
+from upernet.data.images import Photograph
+from upernet.data.mixture import bind_sources
 from upernet.data.sample import Batch, Sample
+from upernet.data.source import Item, Source
 from upernet.data.transforms import Augment
+from upernet.tasks import Semantic
 
-WHOLE, WORKERS, REFERENCE, DECODING = "this package", "this package, workers' share", "reference", "decoding"
+WHOLE, WORKERS, REFERENCE = "this package", "this package, workers' share", "reference"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Recipe:
+    source: type[Source]
+    split: str
     size: tuple[int, int]
     """Height and width of the made-up images."""
-    classes: int
-    kind: str
-    """File type."""
+    grain: float
+    """Noise on them, for which files are as large as the data set's."""
+    image: str
+    """Where an image lies, by number."""
+    mask: str
+    """Where its label map lies."""
     crop: tuple[int, int]
     box: tuple[int, int]
+    first: int
+    """Value that stands for the first label in a label map."""
+    unlabelled: int
 
 
 RECIPES = {
-    "cityscapes": Recipe((1024, 2048), 19, "PNG", (512, 1024), (2048, 1024)),
-    "ade20k": Recipe((512, 683), 150, "JPEG", (512, 512), (2048, 512)),
+    "cityscapes": Recipe(
+        source=Cityscapes,
+        split="train",
+        size=(1024, 2048),
+        grain=1,
+        image="leftImg8bit/train/aachen/{}_leftImg8bit.png",
+        mask="gtFine/train/aachen/{}_gtFine_labelTrainIds.png",
+        crop=(512, 1024),
+        box=(2048, 1024),
+        first=0,
+        unlabelled=255,
+    ),
+    "ade20k": Recipe(
+        source=ADE20K,
+        split="training",
+        size=(512, 683),
+        grain=4,
+        image="images/training/{}.jpg",
+        mask="annotations/training/{}.png",
+        crop=(512, 512),
+        box=(2048, 512),
+        first=1,
+        unlabelled=0,
+    ),
 }
 
 
-def scenery(recipe: Recipe, count: int) -> tuple[list[bytes], list[np.ndarray], list[np.ndarray]]:
-    """Encoded images, the same decoded (H, W, 3) uint8, and label maps (H, W) int32: smooth shapes with grain."""
+def make_up(recipe: Recipe, root: Path, count: int) -> None:
+    """Images and label maps of smooth shapes with grain."""
     rng = np.random.default_rng(0)
     height, width = recipe.size
-    files, images, maps = [], [], []
-    for _ in range(count):
+    classes = len(recipe.source(root=".").annotations["mask"].labels)
+    for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (height // 64, width // 64, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
-        grain = rng.normal(0, 4, (height, width, 1)).astype(np.int16)
-        file = io.BytesIO()
-        Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(file, recipe.kind)
-        files.append(file.getvalue())
-        images.append(decode(files[-1]))
-        labels = rng.integers(IGNORE, recipe.classes, (height // 64 + 1, width // 64 + 1))
-        labels[labels > recipe.classes // 2] = 0  # one label has half of the image, as roads and walls do
-        maps.append(labels.repeat(64, 0).repeat(64, 1)[:height, :width].astype(np.int32))
-    return files, images, maps
+        grain = rng.normal(0, recipe.grain, (height, width, 1)).astype(np.int16)
+        labels = rng.integers(-1, classes, (height // 64 + 1, width // 64 + 1))
+        labels[labels > classes // 2] = 0  # one label has half of the image, as roads and walls do
+        labels = np.where(labels < 0, recipe.unlabelled, labels + recipe.first)
+        labels = labels.repeat(64, 0).repeat(64, 1)[:height, :width].astype(np.uint8)
+        image, mask = root / recipe.image.format(number), root / recipe.mask.format(number)
+        for path, pixels in ((image, (smooth + grain).clip(0, 255).astype(np.uint8)), (mask, labels)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
 
 
-def decode(file: bytes) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(file)).convert("RGB"))
+Pipeline = Callable[[Item, tuple[np.ndarray, np.ndarray] | None], object]
+"""From an item, or from its image and label map, to a batch of one."""
 
 
-def ours(recipe: Recipe, normalise: bool) -> Callable[[np.ndarray, np.ndarray], object]:
-    """As the data loader does it: from arrays to a batch of one; and as the network goes on, to a normalised one."""
+def ours(recipe: Recipe, source: Source, normalise: bool) -> Pipeline:
+    """As the data loader does it; and as the network goes on, to a normalised batch."""
     augment = Augment(
         AugmentConfig(crop=recipe.crop, box=recipe.box, cat_max_ratio=0.75, photometric=True, pad_colour=MEAN)
     )
+    labels = list(source.annotations["mask"].labels)
+    config = DataConfig(sources={"it": SourceConfig(dataset=source, targets={"semantic": TargetConfig()})})
+    bound = bind_sources(config, {"semantic": Semantic(labels=labels)})["it"]
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
-    def run(image: np.ndarray, labels: np.ndarray) -> object:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        view, maps, padding = augment(pixels, {"labels": torch.from_numpy(labels)})
-        batch = Batch.of([Sample(view, maps, "source", "image", padding)])
+    def run(item: Item, arrays: tuple[np.ndarray, np.ndarray] | None) -> object:
+        if arrays is None:
+            sample = bound.sample(item, augment)
+        else:
+            view, maps, padding = augment(Photograph.of(arrays[0]), {"semantic": torch.from_numpy(arrays[1])})
+            sample = Sample(view, maps, "it", item.id, padding)
+        batch = Batch.of([sample])
         return batch.image.sub_(mean).div_(std) if normalise else batch.pixels, batch.targets
 
     return run
 
 
-def reference_decode(file: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-
-
-def reference(recipe: Recipe) -> Callable[[np.ndarray, np.ndarray], object]:
-    """The reference's steps; images are taken as BGR, and labels as uint8 with 255 for unlabelled."""
+def reference(recipe: Recipe) -> tuple[Pipeline, Callable[[Item], tuple[np.ndarray, np.ndarray]]]:
+    """The reference's steps, and how it reads: images as BGR, and labels as uint8 with 255 for unlabelled."""
     rng = np.random.default_rng(0)
     mean, scale = np.float64([[m * 255 for m in MEAN]]), np.float64([[1 / (s * 255) for s in STD]])
+
+    def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        image = cv2.imdecode(np.frombuffer(item.image.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        labels = np.array(Image.open(item.annotations["mask"])).squeeze().astype(np.uint8)
+        if recipe.first:
+            labels[labels == recipe.unlabelled] = 255
+            labels = labels - recipe.first
+            labels[labels == 255 - recipe.first] = 255
+        return image, labels
 
     def linear(values: np.ndarray, factor: float = 1, offset: float = 0) -> np.ndarray:
         return np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
@@ -119,7 +166,8 @@ def reference(recipe: Recipe) -> Callable[[np.ndarray, np.ndarray], object]:
             image = linear(image, rng.uniform(0.5, 1.5))
         return image
 
-    def run(image: np.ndarray, labels: np.ndarray) -> object:
+    def run(item: Item, arrays: tuple[np.ndarray, np.ndarray] | None) -> object:
+        image, labels = read(item) if arrays is None else arrays
         ratio = rng.uniform(0.5, 2.0)
         long, short = int(recipe.box[0] * ratio), int(recipe.box[1] * ratio)
         factor = min(long / max(labels.shape), short / min(labels.shape))
@@ -147,13 +195,7 @@ def reference(recipe: Recipe) -> Callable[[np.ndarray, np.ndarray], object]:
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         return batch, torch.from_numpy(labels.astype(np.int64))[None]
 
-    return run
-
-
-def seconds(run: Callable[[], object]) -> float:
-    begin = time.thread_time()
-    run()
-    return time.thread_time() - begin
+    return run, read
 
 
 def main() -> None:
@@ -164,33 +206,38 @@ def main() -> None:
     args = options.parse_args()
     torch.set_num_threads(1)
     for name in args.data:
-        recipe = RECIPES[name]
-        files, images, maps = scenery(recipe, args.images)
-        pipelines = {kind: ours(recipe, kind == WHOLE) for kind in (WHOLE, WORKERS)}
-        signed = dict.fromkeys(pipelines, maps)
-        decoders = {DECODING: decode, f"reference, {DECODING}": reference_decode}
-        pipelines[REFERENCE] = reference(recipe)
-        signed[REFERENCE] = [np.where(m == IGNORE, 255, m).astype(np.uint8) for m in maps]
+        with tempfile.TemporaryDirectory() as folder:
+            measure(name, Path(folder), args.images, args.rounds)
+
+
+def measure(name: str, folder: Path, images: int, rounds: int) -> None:
+    """Print the times of one data set's pipelines, and their ratios."""
+    recipe = RECIPES[name]
+    make_up(recipe, folder, images)
+    source = recipe.source(root=str(folder))
+    items = source.items(recipe.split)
+    theirs, read = reference(recipe)
+    pipelines = {WHOLE: ours(recipe, source, True), WORKERS: ours(recipe, source, False), REFERENCE: theirs}
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(rounds + 1):
         # A round is every image once: views differ in cost, and a median over rounds is one over like things.
-        times: dict[str, list[float]] = {kind: [] for kind in (*decoders, *pipelines)}
-        for turn in range(args.rounds + 1):
-            for kind, read in decoders.items():
-                times[kind].append(sum(seconds(lambda r=read, f=f: r(f)) for f in files))
-            spent = dict.fromkeys(pipelines, 0.0)
-            for number, image in enumerate(images):
-                for kind, run in pipelines.items():
-                    torch.manual_seed(turn * args.images + number)  # the workers' share is that of the same views
-                    spent[kind] += seconds(lambda r=run, i=image, m=signed[kind][number]: r(i, m))
-            for kind, value in spent.items():
-                times[kind].append(value)
-        median = {kind: statistics.median(values[1:]) / args.images for kind, values in times.items()}
-        size = f"{recipe.size[1]}×{recipe.size[0]} {recipe.kind}"
-        for kind, value in median.items():
-            print(f"{name} ({size}), {kind}: {1e3 * value:.2f} ms, {1 / value:.1f} images/s per core")
-        for kind in (WHOLE, WORKERS):
-            ratio = median[REFERENCE] / median[kind]
-            decoded = (median[REFERENCE] + median[f"reference, {DECODING}"]) / (median[kind] + median[DECODING])
-            print(f"{name}: reference / {kind} = {ratio:.2f}, with decoding {decoded:.2f}")
+        spent = {(start, kind): 0.0 for start in ("files", "arrays") for kind in pipelines}
+        for number, item in enumerate(items):
+            photograph, values = source.read(item)
+            decoded = dict.fromkeys((WHOLE, WORKERS), (photograph.pixels, values["mask"])) | {REFERENCE: read(item)}
+            for start, kind in spent:
+                torch.manual_seed(turn * images + number)  # the same views
+                begin = time.thread_time()
+                pipelines[kind](item, decoded[kind] if start == "arrays" else None)
+                spent[start, kind] += time.thread_time() - begin
+        for case, value in spent.items():
+            times.setdefault(case, []).append(value)
+    median = {case: statistics.median(values[1:]) / images for case, values in times.items()}
+    size = items[0].image.stat().st_size / 1e6
+    print(f"{name}: {images} images of {recipe.size[1]}×{recipe.size[0]}, {size:.2f} MB each")
+    for (start, kind), value in median.items():
+        ratio = median[start, REFERENCE] / value
+        print(f"  from {start}, {kind}: {1e3 * value:.2f} ms, {1 / value:.1f} images/s per core; {ratio:.2f}")
 
 
 if __name__ == "__main__":

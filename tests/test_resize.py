@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.data.images import read_image
 from upernet.inference import network_input
-from upernet.resize import fit, resize_image, resize_labels
+from upernet.resize import fit, reach, resize_image, resize_labels
 
 
 def grey(rows: list[list[int]]) -> Tensor:
@@ -89,6 +89,23 @@ def test_a_window_of_the_resized_map_is_its_crop(size: tuple[int, int], after: t
     window = top, left, height, width
     rows, columns = slice(top, top + height), slice(left, left + width)
     assert torch.equal(resize_labels(labels, after, window), resize_labels(labels, after)[rows, columns])
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.tuples(SIDE, SIDE), st.tuples(SIDE, SIDE), st.integers(0, 2**31))
+@example(size=(68, 67), after=(67, 67), seed=68)  # a part that would keep its size
+def test_a_window_of_the_resized_image_is_its_crop(size: tuple[int, int], after: tuple[int, int], seed: int) -> None:
+    """The whole is OpenCV's, and rows beyond the window's reach do not matter."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    whole = cv2.resize(pixels, after[::-1], interpolation=cv2.INTER_LINEAR)
+    height, width = (int(rng.integers(1, n + 1)) for n in after)
+    top, left = int(rng.integers(after[0] - height + 1)), int(rng.integers(after[1] - width + 1))
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    np.testing.assert_array_equal(resize_image(image, after).permute(1, 2, 0), whole)
+    pixels[reach(size[0], after[0], top + height) :] = 7
+    view = resize_image(image, after, (top, left, height, width))
+    np.testing.assert_array_equal(view.permute(1, 2, 0), whole[top : top + height, left : left + width])
 
 
 @settings(deadline=None, max_examples=80)

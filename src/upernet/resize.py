@@ -7,6 +7,8 @@ them.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import torch
@@ -33,29 +35,49 @@ def fit(size: Size, box: Size) -> Size:
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
-def resize_image(image: Tensor, size: Size) -> Tensor:
-    """Resize an image bilinearly.
+def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Tensor:
+    """Resize an image bilinearly, or compute one window of the resized image.
 
     Args:
         image: (3, H, W) uint8, in any memory layout; fastest as decoded, (H, W, 3) in memory.
-        size: Height and width of the result.
+        size: Height and width of the whole resized image.
+        window: Which part of it to return; all of it if none. Pixels beyond its `reach` do not
+            matter.
 
     Returns:
-        (3, h, w) uint8, laid out (h, w, 3) in memory; the image itself if it has that size.
+        (3, h, w) uint8, laid out (h, w, 3) in memory; a view of the image itself if it has that size.
 
     Raises:
         MemoryError: If it does not fit into the memory.
     """
+    top, left, height, width = window or (0, 0, *size)
+    part = slice(top, top + height), slice(left, left + width)
     if tuple(size) == tuple(image.shape[-2:]):
-        return image
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        return image[:, *part]
+    rows, columns = (reach(image.shape[d - 2], size[d], part[d].stop) for d in (0, 1))
+    # By factors, not by size: those of the whole image hold for its upper left part too.
+    fy, fx = size[0] / image.shape[-2], size[1] / image.shape[-1]
+    if (round(rows * fy), round(columns * fx)) == (rows, columns):
+        rows, columns = image.shape[-2:]  # OpenCV does not resize what would keep its size
+    pixels = np.ascontiguousarray(image[:, :rows, :columns].permute(1, 2, 0).numpy())
     try:
-        resized = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
     except cv2.error as error:
         if error.code != cv2.Error.StsNoMem:
             raise
         raise MemoryError(str(error)) from error
-    return torch.from_numpy(resized).permute(2, 0, 1)
+    return torch.from_numpy(resized[part]).permute(2, 0, 1)
+
+
+def reach(before: int, after: int, stop: int) -> int:
+    """How many rows (or columns), from the first, of an image the first `stop` rows of the resized one are made of.
+
+    Args:
+        before: Rows of the image.
+        after: Rows of the resized image.
+        stop: At most `after`.
+    """
+    return min(before, math.ceil(stop * before / after) + 1)  # the filter reaches a row beyond
 
 
 def resize_labels(labels: Tensor, size: Size, window: Window | None = None) -> Tensor:

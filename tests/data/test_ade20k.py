@@ -44,7 +44,7 @@ def test_other_things_are_unlabelled_and_labels_start_at_zero(root: Path) -> Non
     expected = stored - 1  # 0 becomes -1
     expected[0, :3] = -1
     np.testing.assert_array_equal(values["mask"], expected)
-    assert image.shape == (*SMALL, 3)
+    assert image.pixels.shape == (*SMALL, 3)
     assert set(np.unique(values["mask"])) == {-1, 0, 2, 149}
 
 
@@ -113,7 +113,7 @@ def test_a_real_pair(data_dir: Path) -> None:
     source = ADE20K(root=str(root))
     (item,) = source.items("train")
     image, values = source.read(item)
-    assert (item.id, image.shape) == ("ADE_train_00000001", (512, 683, 3))
+    assert (item.id, image.pixels.shape) == ("ADE_train_00000001", (512, 683, 3))
     stored = np.asarray(Image.open(item.annotations["mask"]))  # type: ignore[arg-type]
     np.testing.assert_array_equal(values["mask"], stored.astype(int) - 1)
     assert values["mask"].max() < 150

@@ -62,7 +62,7 @@ def test_the_real_frames(data_dir: Path) -> None:
     source = CamVid(root=str(root))
     assert [len(source.items(split)) for split in ("train", "val")] == [367, 101]
     image, values = source.read(source.items("val")[0])
-    assert image.shape == (360, 480, 3)
+    assert image.pixels.shape == (360, 480, 3)
     assert set(np.unique(values["mask"])) <= set(range(-1, 11))
 
 

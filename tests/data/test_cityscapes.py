@@ -41,7 +41,7 @@ def test_the_test_split_has_no_labels(tmp_path: Path) -> None:
     (item,) = source.items("test")
     assert item.annotations == {}
     image, values = source.read(item)
-    assert (image.shape, values) == ((*SMALL, 3), {})
+    assert (image.pixels.shape, values) == ((*SMALL, 3), {})
 
 
 def test_labels() -> None:
@@ -94,7 +94,7 @@ def test_a_real_image(data_dir: Path) -> None:
     source = Cityscapes(root=str(root))
     (item,) = source.items("val")
     image, values = source.read(item)
-    assert (item.id, image.shape) == ("frankfurt_000000_000294", (128, 256, 3))
+    assert (item.id, image.pixels.shape) == ("frankfurt_000000_000294", (128, 256, 3))
     stored = np.asarray(Image.open(item.annotations["mask"])).astype(int)  # type: ignore[arg-type]
     np.testing.assert_array_equal(values["mask"], np.where(stored == 255, -1, stored))
 

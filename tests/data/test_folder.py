@@ -33,7 +33,7 @@ def test_images_and_their_masks(masks: Path) -> None:
     for item in source.items("train"):
         image, values = source.read(item)
         # JPEG blurs a little; the next colour of the code is 16 away.
-        assert np.abs(image.astype(int) - picture(values["mask"])).mean() < 6
+        assert np.abs(image.pixels.astype(int) - picture(values["mask"])).mean() < 6
         assert set(np.unique(values["mask"])) == {0, 1, 2}
 
 
@@ -147,15 +147,15 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     ]
     assert (len(items), len(source.items("val"))) == (30, 15)
     image, values = source.read(items[2])
-    assert image.shape == (48, 64, 3)
+    assert image.pixels.shape == (48, 64, 3)
     assert values == {"label": 1}
 
 
 def test_grey_photographs_come_as_rgb(tmp_path: Path) -> None:
     source = ClassFolder(root=str(class_folder(tmp_path, ["a"], grey=True)))
     image, _ = source.read(source.items("train")[0])
-    assert image.shape[2] == 3
-    assert (image[..., 0] == image[..., 2]).all()
+    assert image.pixels.shape[2] == 3
+    assert (image.pixels[..., 0] == image.pixels[..., 2]).all()
 
 
 def test_lists_hold_the_splits(tmp_path: Path) -> None:

@@ -45,5 +45,5 @@ def test_the_real_data(data_dir: Path, folder: str) -> None:
     assert (len(items) - len(source.items("val")), len(source.items("val"))) == (train, val)
     assert len({item.id for item in items}) == train + val
     image, values = source.read(items[0])
-    assert image.dtype == np.uint8
+    assert image.pixels.dtype == np.uint8
     assert set(values) == set(source.annotations)

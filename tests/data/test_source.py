@@ -40,8 +40,8 @@ def test_an_item_is_read_as_arrays(tmp_path: Path) -> None:
     source = pair(tmp_path, mask)
     (item,) = source.items("train")
     image, values = source.read(item)
-    assert (image.shape, image.dtype) == ((2, 3, 3), np.uint8)
-    assert (values["mask"].dtype, values["mask"].tolist()) == (np.int32, mask.tolist())
+    assert (image.pixels.shape, image.pixels.dtype) == ((2, 3, 3), np.uint8)
+    assert (values["mask"].dtype, values["mask"].tolist()) == (np.int16, mask.tolist())
     assert values["kind"] == 1
 
 

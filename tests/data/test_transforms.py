@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 import upernet.data.transforms as transforms
 from upernet.config import UserError
 from upernet.data.config import AugmentConfig
+from upernet.data.images import Photograph
 from upernet.data.labels import IGNORE
 from upernet.data.sample import Batch, Padding, Sample
 from upernet.data.transforms import PAD_GREY, Augment, is_varied
@@ -25,9 +27,15 @@ from upernet.resize import resize_image, resize_labels
 STILL: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
 
 
+def cutter(**options: Any) -> Callable[[Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor], Padding | None]]:
+    """Cuts views from decoded images (3, H, W)."""
+    cut = Augment(AugmentConfig(**options))
+    return lambda image, maps: cut(Photograph.of(image.permute(1, 2, 0).numpy()), maps)
+
+
 def augment(image: Tensor, mask: Tensor, seed: int = 0, **options: Any) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    view, maps, _ = Augment(AugmentConfig(**options))(image, {"mask": mask})
+    view, maps, _ = cutter(**options)(image, {"mask": mask})
     return view, maps["mask"]
 
 
@@ -166,7 +174,7 @@ def test_maps_are_sampled_in_the_middle_of_the_pixels_that_the_image_averages() 
 def test_an_image_with_one_label_fills_the_crop(size: tuple[int, int], aspect: float, seed: int) -> None:
     """Its label would cover the padding too."""
     torch.manual_seed(seed)
-    view, _, _ = Augment(AugmentConfig(crop=(40, 64), scale=(0.5, 2.0), aspect=aspect))(
+    view, _, _ = cutter(crop=(40, 64), scale=(0.5, 2.0), aspect=aspect)(
         torch.full((3, *size), 10, dtype=torch.uint8), {}
     )
     assert view.shape == (3, 40, 64)
@@ -180,7 +188,7 @@ def test_scale_is_uniform_in_its_logarithm_and_stretch_within_bounds(monkeypatch
         transforms, "_window", lambda size, crop, scale: seen.append(scale) or window(size, crop, scale)
     )
     torch.manual_seed(0)
-    view = Augment(AugmentConfig(crop=(32, 32), scale=(0.5, 2.0), aspect=1.5))
+    view = cutter(crop=(32, 32), scale=(0.5, 2.0), aspect=1.5)
     for _ in range(400):
         view(torch.zeros(3, 32, 32, dtype=torch.uint8), {"mask": torch.zeros(32, 32, dtype=torch.int64)})
     down, across = torch.tensor(seen).view(400, 2).T
@@ -262,9 +270,9 @@ class Seen:
         monkeypatch.setattr(transforms, "resize_image", self.image)
         monkeypatch.setattr(transforms, "resize_labels", self.map)
 
-    def image(self, image: Tensor, size: Any) -> Tensor:
+    def image(self, image: Tensor, size: Any, window: Any) -> Tensor:
         self.images.append(size)
-        return torch.zeros(1, dtype=torch.uint8).expand(3, *size)
+        return torch.zeros(3, *window[2:], dtype=torch.uint8)
 
     def map(self, labels: Tensor, size: Any, window: Any) -> Tensor:
         self.maps.append(size)
@@ -274,7 +282,7 @@ class Seen:
 def test_one_scale_is_drawn_uniformly_for_both_sides_of_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(monkeypatch)
     torch.manual_seed(0)
-    view = Augment(AugmentConfig(crop=(32, 32), box=(200_000, 100_000)))
+    view = cutter(crop=(32, 32), box=(200_000, 100_000))
     maps = {"mask": torch.zeros(1024, 2048, dtype=torch.int64)}
     for _ in range(2000):
         view(torch.zeros(3, 1024, 2048, dtype=torch.uint8), maps)
@@ -292,7 +300,7 @@ def test_crops_are_uniform_and_half_of_them_flipped(monkeypatch: pytest.MonkeyPa
     image, mask = coded(np.arange(40 * 36).reshape(40, 36))
     options: dict[str, Any] = {"crop": (32, 32), "box": (40, 36), "scale": (1.0, 1.0)}
     torch.manual_seed(0)
-    view = Augment(AugmentConfig(**options))
+    view = cutter(**options)
     tops, lefts, flips = np.zeros(9), np.zeros(5), 0
     for _ in range(1800):
         cut = view(image, {"mask": mask})[1]["mask"]
@@ -339,7 +347,7 @@ def test_crops_that_show_little_but_one_label_are_drawn_again() -> None:
     good = {}
     for ratio in (1.0, 0.75):
         torch.manual_seed(0)
-        view = Augment(AugmentConfig(cat_max_ratio=ratio, **options))
+        view = cutter(cat_max_ratio=ratio, **options)
         cuts = [view(image, {"mask": mask})[1]["mask"] for _ in range(1000)]
         good[ratio] = np.mean([9 <= int((cut[4] == 1).sum()) <= 23 for cut in cuts])
     assert abs(good[1.0] - 15 / 97) < 0.046
@@ -352,7 +360,7 @@ def test_ten_more_crops_are_tried_and_the_last_is_kept(monkeypatch: pytest.Monke
     monkeypatch.setattr(transforms, "is_varied", lambda cut, ratio: bool(tried.append(int(cut[0, 0]))))
     torch.manual_seed(0)
     options: dict[str, Any] = {"crop": (32, 32), "box": (64, 64), "cat_max_ratio": 0.75} | STILL
-    cut = Augment(AugmentConfig(**options))(torch.zeros(3, 64, 64, dtype=torch.uint8), {"mask": mask})[1]["mask"]
+    cut = cutter(**options)(torch.zeros(3, 64, 64, dtype=torch.uint8), {"mask": mask})[1]["mask"]
     assert len(tried) == 10
     torch.manual_seed(0)
     torch.rand(())
@@ -404,7 +412,7 @@ def test_padding_is_exactly_zero_for_the_network_and_unlabelled() -> None:
     image = torch.full((40, 60, 3), 200, dtype=torch.uint8).permute(2, 0, 1)
     torch.manual_seed(0)
     options: dict[str, Any] = {"crop": (48, 96), "box": (60, 40), "scale": (0.5, 1.0), "photometric": True}
-    view = Augment(AugmentConfig(pad_colour=mean, **options))
+    view = cutter(pad_colour=mean, **options)
     samples = []
     for number in range(4):
         pixels, maps, padding = view(image, {"mask": torch.ones(40, 60, dtype=torch.int64)})
@@ -428,10 +436,10 @@ def test_padding_is_exactly_zero_for_the_network_and_unlabelled() -> None:
 def test_padding_without_a_colour_is_grey() -> None:
     image, mask = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.ones(32, 32, dtype=torch.int64)
     options: dict[str, Any] = {"crop": (40, 48), "box": (32, 32), "photometric": True} | STILL
-    view, maps, padding = Augment(AugmentConfig(**options))(image, {"mask": mask})
+    view, maps, padding = cutter(**options)(image, {"mask": mask})
     assert padding is None
     assert torch.equal((view == PAD_GREY).all(0), maps["mask"] == IGNORE)
-    _, _, padding = Augment(AugmentConfig(pad_colour=(0.0, 0.5, 1.0), **options))(image, {"mask": mask})
+    _, _, padding = cutter(pad_colour=(0.0, 0.5, 1.0), **options)(image, {"mask": mask})
     assert padding == Padding(32, 32, (0.0, 0.5, 1.0))
 
 
@@ -454,7 +462,7 @@ def test_colour_of_either_kind_follows_either_geometry() -> None:
 @given(size=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**31))
 def test_an_image_with_one_label_fills_the_crop_from_a_box_too(size: tuple[int, int], seed: int) -> None:
     torch.manual_seed(seed)
-    view, maps, padding = Augment(AugmentConfig(crop=(40, 64), box=(80, 60), pad_colour=(0.0, 0.0, 0.0)))(
+    view, maps, padding = cutter(crop=(40, 64), box=(80, 60), pad_colour=(0.0, 0.0, 0.0))(
         torch.full((3, *size), 10, dtype=torch.uint8), {}
     )
     assert (view.shape, maps, padding) == ((3, 40, 64), {}, None)
@@ -472,7 +480,7 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
     seen = []
     for seed in range(40):
         torch.manual_seed(seed)
-        view, _, _ = Augment(AugmentConfig(crop=(40, 64), box=(80, 60)))(line, {})
+        view, _, _ = cutter(crop=(40, 64), box=(80, 60))(line, {})
         assert view.shape == (3, 40, 64)
         seen.append(view.float().mean().item())
     assert max(max(size) for size in sizes) < 10 * 64

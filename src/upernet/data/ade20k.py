@@ -11,7 +11,6 @@ import numpy as np
 
 from upernet.config import UserError
 from upernet.data.images import read_mask
-from upernet.data.labels import IGNORE
 from upernet.data.source import Annotation, Item, Source
 from upernet.data.vocabulary import vocabulary
 
@@ -52,8 +51,9 @@ class ADE20K(Source):
 
     def read_mask(self, path: Path) -> np.ndarray:
         values = read_mask(path)
-        unlabelled = (values == 0) | (values == 255)
-        wrong = values[~unlabelled & ((values < 0) | (values > 150))]
-        if wrong.size:
-            raise UserError(f"{path}: value {wrong[0]} is no label of ADE20K; valid: 0 to 150, and 255 for unlabelled")
-        return np.where(unlabelled, IGNORE, values - 1)
+        values[values == 255] = 0
+        if values.max() > 150 or values.min() < 0:
+            wrong = values[(values > 150) | (values < 0)][0]
+            raise UserError(f"{path}: value {wrong} is no label of ADE20K; valid: 0 to 150, and 255 for unlabelled")
+        values -= 1  # 0, unlabelled, becomes `IGNORE`
+        return values

@@ -72,15 +72,15 @@ class LabelledSource:
     def sample(self, item: Item, augment: Augment | None = None) -> Sample:
         """Read one image and turn its annotations into targets."""
         try:
-            array, annotations = self.config.dataset.read(item)
+            photograph, annotations = self.config.dataset.read(item)
+            values = {name: _ids(value) for name, value in annotations.items()}
+            if augment is None:
+                image, padding = torch.from_numpy(photograph.pixels).permute(2, 0, 1), None
+            else:
+                image, maps, padding = augment(photograph, {k: v for k, v in values.items() if v.ndim == 2})
+                values |= maps
         except UserError as error:
             raise WorkError(f"source {self.name!r}: {error}") from error
-        image = torch.from_numpy(array).permute(2, 0, 1)
-        values = {name: _ids(value) for name, value in annotations.items()}
-        padding = None
-        if augment is not None:
-            image, maps, padding = augment(image, {k: v for k, v in values.items() if v.ndim == 2})
-            values |= maps
         targets = {
             key: torch.tensor(0) if t.annotation is None else values[t.annotation].long()
             for key, t in self.targets.items()
@@ -105,9 +105,9 @@ def _labelled(source: LabelledSource) -> list[Item]:
 
 
 def _ids(value: Any) -> Tensor:
-    """Label ids, int64; maps of 32 bits, as files are read, stay so until they have been cut."""
+    """Label ids, int64; narrower maps, as files are read, stay so until they have been cut."""
     ids = torch.as_tensor(value)
-    return ids if ids.dtype == torch.int32 else ids.long()
+    return ids if ids.dtype in (torch.int16, torch.int32) else ids.long()
 
 
 def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, LabelledSource]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upernet.config import Configurable, UserError
-from upernet.data.images import SUFFIXES, read_image, read_mask
+from upernet.data.images import SUFFIXES, Photograph, open_image, read_mask
 from upernet.data.labels import IGNORE
 
 
@@ -105,23 +105,22 @@ class Source(Configurable, ABC):
             UserError: If the split is missing or empty.
         """
 
-    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read an image (H, W, 3) uint8 RGB and its annotations: maps (H, W) int32, `IGNORE` where unlabelled, or ids.
+    def read(self, item: Item) -> tuple[Photograph, dict[str, Any]]:
+        """Open an image and read its annotations: maps (H, W) of a signed type, `IGNORE` where unlabelled, or ids.
 
         Raises:
             UserError: If a file cannot be read, a mask has another size than its image or holds an unknown value.
         """
-        image = read_image(item.image)
+        image = open_image(item.image)
         values: dict[str, Any] = {}
         for name, value in item.annotations.items():
             if isinstance(value, int):
                 values[name] = value
                 continue
             mask = self.read_mask(value)
-            if mask.shape != image.shape[:2]:
-                raise UserError(
-                    f"{value}: mask of {_size(mask)} pixels for an image of {_size(image)} ({item.image.name})"
-                )
+            if mask.shape != image.size:
+                sizes = f"mask of {_size(mask.shape)} pixels for an image of {_size(image.size)}"
+                raise UserError(f"{value}: {sizes} ({item.image.name})")
             count = len(self.annotations[name].labels)
             if mask.max(initial=IGNORE) >= count or mask.min(initial=IGNORE) < IGNORE:
                 wrong = mask[(mask >= count) | (mask < IGNORE)][0]
@@ -130,7 +129,7 @@ class Source(Configurable, ABC):
         return image, values
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """A mask file as own label ids (H, W) int32."""
+        """A mask file as own label ids (H, W), int16 or int32."""
         return read_mask(path)
 
     def find(self, place: str, *endings: str) -> list[Path]:
@@ -185,8 +184,8 @@ class Source(Configurable, ABC):
         return list(items)
 
 
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]}×{array.shape[0]}"
+def _size(size: tuple[int, ...]) -> str:
+    return f"{size[1]}×{size[0]}"
 
 
 def _neighbours(folder: Path) -> Iterator[Path]:

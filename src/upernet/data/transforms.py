@@ -18,10 +18,11 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from upernet.data.config import AugmentConfig
+from upernet.data.images import Photograph
 from upernet.data.labels import IGNORE
 from upernet.data.photometric import distort
 from upernet.data.sample import Padding
-from upernet.resize import fit, resize_image, resize_labels
+from upernet.resize import Size, Window, fit, reach, resize_image, resize_labels
 
 PAD_GREY = 128
 """Image value beyond the border; the maps say `IGNORE` there."""
@@ -47,26 +48,29 @@ class Augment:
         if config.photometric:
             self.colour = distort
 
-    def __call__(self, image: Tensor, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
+    def __call__(self, image: Photograph, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
         """Cut one training view.
 
         Args:
-            image: (3, H, W) uint8.
+            image: H×W pixels, of which only rows that the view needs are decoded.
             maps: (H, W) of a signed type each.
 
         Returns:
             Image (3, h, w) uint8 and maps (h, w) int64, h and w as configured; pixels from beyond the border are grey
             and `IGNORE`. An image without maps is scaled up to fill the crop instead: its one label would cover the
             padding too. Last, where that padding lies if its colour is not grey.
+
+        Raises:
+            UserError: If the photograph's file is damaged.
         """
         if self.config.box is not None:
             return self._fitted(image, maps, self.config.box)
         view, cut = self._scaled(image, maps)
         return view, cut, None
 
-    def _scaled(self, image: Tensor, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _scaled(self, image: Photograph, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        height, width = image.shape[-2:]
+        height, width = image.size
         base = config.short_side / min(height, width) if config.short_side else 1.0
         low, high = config.scale
         scale = base * math.exp(_uniform(math.log(low), math.log(high)))
@@ -86,7 +90,8 @@ class Augment:
 
         # Crop first: only pixels that are kept get resized, and only they get coloured. Maps are resized as plain
         # tensors, since v2 would use the older "nearest" for masks, which lies half a pixel beside the image.
-        view = F.pad(self.colour(geometry(image, InterpolationMode.BILINEAR)), border, fill=PAD_GREY)
+        view = geometry(_tensor(image, top + rows), InterpolationMode.BILINEAR)
+        view = F.pad(self.colour(view), border, fill=PAD_GREY)
         cut = {
             name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), border, fill=IGNORE)[0].long()
             for name, value in maps.items()
@@ -94,14 +99,13 @@ class Augment:
         return view, cut
 
     def _fitted(
-        self, image: Tensor, maps: dict[str, Tensor], box: tuple[int, int]
+        self, image: Photograph, maps: dict[str, Tensor], box: tuple[int, int]
     ) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
         """In the order of the recipes: scale, crop, flip, colour, padding."""
         config = self.config
         ratio = _uniform(*config.scale)
-        if not maps:
-            image = _part(image)
-        size = fit((image.shape[-2], image.shape[-1]), (int(box[0] * ratio), int(box[1] * ratio)))
+        above, before, rows, columns = (0, 0, *image.size) if maps else _part(image.size)
+        size = fit((rows, columns), (int(box[0] * ratio), int(box[1] * ratio)))
         if not maps:
             grow = max(1.0, config.crop[0] / size[0], config.crop[1] / size[1])
             size = math.ceil(size[0] * grow), math.ceil(size[1] * grow)
@@ -119,7 +123,8 @@ class Augment:
             if config.cat_max_ratio == 1 or draw == REDRAWS or is_varied(cut[first], config.cat_max_ratio):
                 break
         cut |= {name: resize_labels(maps[name], size, window) for name in names}
-        view = resize_image(image, size)[:, top : top + height, left : left + width]
+        pixels = _tensor(image, above + reach(rows, size[0], top + height))
+        view = resize_image(pixels[:, above : above + rows, before : before + columns], size, window)
         flip = _uniform(0, 1) < config.flip
         view = _framed(self.colour(view.flip(-1) if flip else view), config.crop)
         targets = {name: (value.flip(-1) if flip else value).long() for name, value in cut.items()}
@@ -130,14 +135,19 @@ class Augment:
         return view, targets, None if config.pad_colour is None else Padding(height, width, config.pad_colour)
 
 
-def _part(image: Tensor) -> Tensor:
-    """A random part of an image (3, H, W) longer than `LONGEST`; other images as they are."""
-    height, width = image.shape[-2:]
+def _tensor(image: Photograph, rows: int) -> Tensor:
+    """(3, H, W) uint8, decoded as far down as `rows` at least."""
+    return torch.from_numpy(image.decode(rows)).permute(2, 0, 1)
+
+
+def _part(size: Size) -> Window:
+    """A random part of an image longer than `LONGEST`; of other images all."""
+    height, width = size
     length = LONGEST * min(height, width)
     if max(height, width) <= length:
-        return image
+        return 0, 0, height, width
     start = int(torch.randint(max(height, width) - length + 1, ()).item())
-    return image.narrow(1 if height > width else 2, start, length)
+    return (start, 0, length, width) if height > width else (0, start, height, length)
 
 
 def _framed(image: Tensor, size: tuple[int, int]) -> Tensor:
