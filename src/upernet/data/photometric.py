@@ -32,16 +32,16 @@ def distort(image: torch.Tensor) -> torch.Tensor:
     """
     pixels = image.permute(1, 2, 0).numpy()
     if _coin():
-        pixels = scale_and_shift(pixels, 1.0, _uniform(-BRIGHTNESS, BRIGHTNESS))
+        pixels = scale_and_shift(pixels, 1.0, uniform(-BRIGHTNESS, BRIGHTNESS))
     early = _coin()
     if early and _coin():
-        pixels = scale_and_shift(pixels, _uniform(*FACTORS), 0.0)
+        pixels = scale_and_shift(pixels, uniform(*FACTORS), 0.0)
     if _coin():
-        pixels = scale_saturation(pixels, _uniform(*FACTORS))
+        pixels = scale_saturation(pixels, uniform(*FACTORS))
     if _coin():
         pixels = shift_hue(pixels, int(torch.randint(-HUE, HUE, ()).item()))
     if not early and _coin():
-        pixels = scale_and_shift(pixels, _uniform(*FACTORS), 0.0)
+        pixels = scale_and_shift(pixels, uniform(*FACTORS), 0.0)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -68,9 +68,10 @@ def _through_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarr
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, hsv)
 
 
+def uniform(low: float, high: float) -> float:
+    """A number between two, from torch's global generator."""
+    return low + (high - low) * torch.rand(()).item()
+
+
 def _coin() -> bool:
     return bool(torch.rand(()).item() < 0.5)
-
-
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from upernet.data.config import AugmentConfig
 from upernet.data.images import Photograph
 from upernet.data.labels import IGNORE
-from upernet.data.photometric import distort
+from upernet.data.photometric import distort, uniform
 from upernet.data.sample import Padding
 from upernet.resize import Size, Window, fit, reach, resize_image, resize_labels
 
@@ -73,13 +73,13 @@ class Augment:
         height, width = image.size
         base = config.short_side / min(height, width) if config.short_side else 1.0
         low, high = config.scale
-        scale = base * math.exp(_uniform(math.log(low), math.log(high)))
-        stretch = math.exp(_uniform(-1, 1) * math.log(config.aspect) / 2)
+        scale = base * math.exp(uniform(math.log(low), math.log(high)))
+        stretch = math.exp(uniform(-1, 1) * math.log(config.aspect) / 2)
         if not maps:
             scale = max(scale, config.crop[0] / height / stretch, config.crop[1] / width * stretch)
         top, rows, out_rows, above = _window(height, config.crop[0], scale * stretch)
         left, columns, out_columns, before = _window(width, config.crop[1], scale / stretch)
-        flip = _uniform(0, 1) < config.flip
+        flip = uniform(0, 1) < config.flip
         border = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
 
         def geometry(x: Tensor, how: InterpolationMode) -> Tensor:
@@ -103,7 +103,7 @@ class Augment:
     ) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
         """In the order of the recipes: scale, crop, flip, colour, padding."""
         config = self.config
-        ratio = _uniform(*config.scale)
+        ratio = uniform(*config.scale)
         above, before, rows, columns = (0, 0, *image.size) if maps else _part(image.size)
         size = fit((rows, columns), (int(box[0] * ratio), int(box[1] * ratio)))
         if not maps:
@@ -125,7 +125,7 @@ class Augment:
         cut |= {name: resize_labels(maps[name], size, window) for name in names}
         pixels = _tensor(image, above + reach(rows, size[0], top + height))
         view = resize_image(pixels[:, above : above + rows, before : before + columns], size, window)
-        flip = _uniform(0, 1) < config.flip
+        flip = uniform(0, 1) < config.flip
         view = _framed(self.colour(view.flip(-1) if flip else view), config.crop)
         targets = {name: (value.flip(-1) if flip else value).long() for name, value in cut.items()}
         if (height, width) == tuple(config.crop):
@@ -178,10 +178,6 @@ def is_varied(labels: Tensor, ratio: float) -> bool:
             return bool(largest / labelled < ratio)
     counts = np.bincount(values[values != IGNORE])
     return int(np.count_nonzero(counts)) > 1 and bool(counts.max() / counts.sum() < ratio)
-
-
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()
 
 
 def _window(size: int, crop: int, scale: float) -> tuple[int, int, int, int]:
