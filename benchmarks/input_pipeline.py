@@ -28,7 +28,7 @@ from PIL import Image
 
 from upernet.data import ADE20K, Cityscapes
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
-from upernet.data.images import Photograph
+from upernet.data.images import Photograph, read_image
 from upernet.data.mixture import bind_sources
 from upernet.data.sample import Batch, Sample
 from upernet.data.source import Item, Source
@@ -205,6 +205,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=10, help="views of each image")
     args = options.parse_args()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     for name in args.data:
         with tempfile.TemporaryDirectory() as folder:
             measure(name, Path(folder), args.images, args.rounds)
@@ -223,10 +224,10 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> None:
         # A round is every image once: views differ in cost, and a median over rounds is one over like things.
         spent = {(start, kind): 0.0 for start in ("files", "arrays") for kind in pipelines}
         for number, item in enumerate(items):
-            photograph, values = source.read(item)
-            decoded = dict.fromkeys((WHOLE, WORKERS), (photograph.pixels, values["mask"])) | {REFERENCE: read(item)}
+            arrays = read_image(item.image), source.read(item)[1]["mask"]
+            decoded = {WHOLE: arrays, WORKERS: arrays, REFERENCE: read(item)}
             for start, kind in spent:
-                torch.manual_seed(turn * images + number)  # the same views
+                torch.manual_seed(turn * images + number)  # of this package the same views
                 begin = time.thread_time()
                 pipelines[kind](item, decoded[kind] if start == "arrays" else None)
                 spent[start, kind] += time.thread_time() - begin

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from upernet.data.facade import Facade
-from upernet.data.images import Photograph
 from upernet.data.labels import ClassSets
 from upernet.data.source import Annotation, Item, Source
 from upernet.data.voc import VOC_LABELS
@@ -322,7 +321,7 @@ class Memory(Source):
         # A file that exists, though it is never opened.
         return [Item(f"{split}_{i}", Path(__file__), {"given": i % len(self.labels)}) for i in range(count)]
 
-    def read(self, item: Item) -> tuple[Photograph, dict[str, Any]]:
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
         name = f"{self.salt}/{item.id}"
         number = int(item.annotations["given"])  # type: ignore[arg-type]
         mask = blocks(name, range(len(self.labels)) if self.dense else [number], self.size)
@@ -330,8 +329,7 @@ class Memory(Source):
         if not self.dense:
             answer = -1 if self.unlabelled else number
         noise = np.random.default_rng(zlib.crc32(name.encode())).integers(-8, 8, (*self.size, 3))
-        pixels = (picture(mask * 300) + noise).clip(0, 255).astype(np.uint8)
-        return Photograph.of(pixels), {"given": answer}
+        return (picture(mask * 300) + noise).clip(0, 255).astype(np.uint8), {"given": answer}
 
 
 def own_labels(task: Task) -> ClassSets:

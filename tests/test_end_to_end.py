@@ -392,7 +392,7 @@ def test_a_strangers_task_and_source_need_nothing_but_a_class_path(fake_root: Pa
     (result,) = json.loads(report.read_text())["results"]
     assert (result["task"], result["images"], list(result["values"])) == ("mood", 2, ["top-1"])
     parser = upernet.load(tmp_path / "out" / "model", device="cpu")
-    assert parser(Memory().read(Memory().items("val")[0])[0].pixels)["mood"] in ("calm", "wild")
+    assert parser(Memory().read(Memory().items("val")[0])[0])["mood"] in ("calm", "wild")
 
 
 def endless(root: Path, out: Path, workers: int) -> dict[str, Any]:

@@ -194,8 +194,8 @@ def test_a_sample_for_evaluation_is_the_whole_image() -> None:
     source = sources(a={"targets": {"object": TargetConfig(), "scene": TargetConfig(constant=["inside"])}})["a"]
     item = source.items("val")[0]
     sample = source.sample(item)
-    photograph, values = source.config.dataset.read(item)
-    assert torch.equal(sample.image, torch.from_numpy(photograph.pixels).permute(2, 0, 1))
+    array, values = source.config.dataset.read(item)
+    assert torch.equal(sample.image, torch.from_numpy(array).permute(2, 0, 1))
     assert sample.targets["object"].tolist() == values["given"].tolist()
     assert (sample.targets["scene"].shape, sample.targets["scene"].item()) == ((), 0)
     assert (sample.source, sample.id) == ("a", "val_0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -125,6 +126,7 @@ def test_what_might_change_pixels_is_left_to_pillow(chunks: Chunks, tmp_path: Pa
 
 
 LINES = zlib.compress(rgb(6, 4))
+PLAIN = written([header(6, 4), (b"IDAT", LINES)])
 
 
 @pytest.mark.parametrize(
@@ -132,9 +134,11 @@ LINES = zlib.compress(rgb(6, 4))
     [
         b"",
         b"\xff\xd8\xff\xe0" + b"\0" * 40,
-        written([header(6, 4), (b"IDAT", LINES)])[:-4],
-        written([header(6, 4), (b"IDAT", LINES)])[:-12],
-        written([header(6, 4), (b"IDAT", LINES)])[:60],
+        PLAIN[:-4],
+        PLAIN[:-12],
+        PLAIN[:60],
+        PLAIN[:60] + b"\0" + PLAIN[61:],  # a wrong checksum: damage is told at once, wherever it is
+        written([header(6, 4), (b"IDAT", LINES[:9]), (b"gAMA", b"\0\0\xb1\x8f"), (b"IDAT", LINES[9:])]),
         written([header(6, 4)]),
         written([(b"IDAT", LINES)]),
         written([(b"IHDR", b"\0" * 12), (b"IDAT", LINES)]),
@@ -160,6 +164,48 @@ def test_damage_is_told_by_pillow(stream: bytes, tmp_path: Path, capfd: pytest.C
         with pytest.raises(UserError, match=r"a\.png: cannot be read as an image"):
             read(tmp_path / "a.png")
     assert capfd.readouterr().err == ""
+
+
+def profile(space: bytes) -> bytes:
+    """The head of an ICC profile for a space of colours."""
+    return struct.pack(">I8x4s4s4s16x4s88x", 132, b"mntr", space, b"XYZ ", b"acsp")
+
+
+@pytest.mark.parametrize("space", [b"RGB ", b"CMYK", b"GRAY"])
+@pytest.mark.parametrize("late", [True, False])
+def test_nobody_hears_of_chunks_without_effect(
+    space: bytes, late: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libpng would say on the screen what it thinks of them."""
+    others = [(b"iCCP", b"a\0\0" + zlib.compress(profile(space))), (b"gAMA", b"\0\0\0\0"), (b"bKGD", b"\0")]
+    chunks = [(b"IDAT", LINES), *others] if late else [*others, (b"IDAT", LINES)]
+    path = tmp_path / "a.png"
+    path.write_bytes(written([header(6, 4), *chunks]))
+    png = Png.of(path.read_bytes())
+    assert png is not None and png.is_plain
+    np.testing.assert_array_equal(read_image(path), pillow(PLAIN))
+    np.testing.assert_array_equal(open_image(path).decode(2)[:2], pillow(PLAIN)[:2])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [(1_000_001, 1), (1, 1_000_001)])
+def test_pillow_decodes_what_libpng_refuses(
+    size: tuple[int, int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.png"
+    lines = b"\0\1\2\3" * size[1] if size[0] == 1 else b"\0" + b"\1\2\3" * size[0]
+    path.write_bytes(written([header(*size), (b"IDAT", zlib.compress(lines))]))
+    pixels = read_image(path)
+    assert pixels.shape == (*size[::-1], 3)
+    assert (pixels == [1, 2, 3]).all()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_photograph_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(pillow(PLAIN)).save(tmp_path / name)
+        photograph = open_image(tmp_path / name)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(photograph)).pixels, photograph.pixels)
 
 
 def test_rows_that_are_missing_are_black_as_pillow_has_it(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from upernet.config import InferenceConfig, WorkError
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
-from upernet.data.images import Photograph
 from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, bind_sources
 from upernet.data.source import Annotation, Item, Source
@@ -37,9 +36,9 @@ class Coloured(Source):
     def items(self, split: str) -> list[Item]:
         return [Item(f"{split}_{i}", Path(__file__), {"kind": i % 2}) for i in range(self.count)]
 
-    def read(self, item: Item) -> tuple[Photograph, dict[str, Any]]:
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
         mask = blocks(item.id, range(4), self.size)
-        return Photograph.of(picture(mask)), {"mask": mask, **item.annotations}
+        return picture(mask), {"mask": mask, **item.annotations}
 
 
 class Seer(nn.Module):
@@ -215,7 +214,7 @@ class Unlabelled(Coloured):
     def items(self, split: str) -> list[Item]:
         return [Item(item.id, item.image) for item in super().items(split)]
 
-    def read(self, item: Item) -> tuple[Photograph, dict[str, Any]]:
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
         return super().read(item)[0], {}
 
 

@@ -6,7 +6,6 @@ from upernet.data.carparts import CarParts
 from upernet.data.cityscapes import Cityscapes
 from upernet.data.facade import Facade
 from upernet.data.folder import ClassFolder, ImageMaskFolder
-from upernet.data.images import Photograph
 from upernet.data.source import Annotation, Item, Source
 from upernet.data.voc import VOC
 
@@ -21,6 +20,5 @@ __all__ = [
     "Facade",
     "ImageMaskFolder",
     "Item",
-    "Photograph",
     "Source",
 ]

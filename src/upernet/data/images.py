@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -59,7 +60,7 @@ class Photograph:
     Attributes:
         size: Height and width, upright.
         decode: Number of rows → (H, W, 3) uint8 RGB, of which at least so many, from the top, are the photograph's.
-            Raises `UserError` if the file is damaged.
+            Raises `UserError` if the file is found to be damaged so far.
     """
 
     size: tuple[int, int]
@@ -68,12 +69,16 @@ class Photograph:
     @classmethod
     def of(cls, pixels: np.ndarray) -> Photograph:
         """One that is decoded: (H, W, 3) uint8 RGB."""
-        return cls((pixels.shape[0], pixels.shape[1]), lambda rows: pixels)
+        return cls((pixels.shape[0], pixels.shape[1]), partial(_given, pixels))
 
     @property
     def pixels(self) -> np.ndarray:
-        """All of it, decoded anew each time."""
+        """All of it."""
         return self.decode(self.size[0])
+
+
+def _given(pixels: np.ndarray, rows: int) -> np.ndarray:
+    return pixels
 
 
 def open_image(path: str | Path) -> Photograph:
@@ -86,21 +91,21 @@ def open_image(path: str | Path) -> Photograph:
         png = _png(path, image)
         if png is None or not png.is_plain:
             return Photograph.of(np.array(to_rgb(image)))
+    return Photograph(png.size, partial(_decode, path, png))
 
-    def decode(rows: int) -> np.ndarray:
-        with _one_line(path):
-            stored = png.stored(rows)
-            if stored is None:
-                with _open(path) as image:  # tells what is wrong
-                    return np.array(to_rgb(image))
-            decoded = np.asarray(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR_RGB))
-            if rows == png.size[0]:
-                return decoded
-            pixels = np.zeros((*png.size, 3), np.uint8)
-            pixels[:rows] = decoded
-            return pixels
 
-    return Photograph(png.size, decode)
+def _decode(path: str | Path, png: Png, rows: int) -> np.ndarray:
+    with _one_line(path):
+        stored = png.stored(rows)
+        decoded = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if decoded is None:
+            with _open(path) as image:  # tells what is wrong
+                return np.array(to_rgb(image))
+        if rows == png.size[0]:
+            return np.asarray(decoded)
+        pixels = np.zeros((*png.size, 3), np.uint8)
+        pixels[:rows] = decoded
+        return pixels
 
 
 def read_image(path: str | Path) -> np.ndarray:

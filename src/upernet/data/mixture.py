@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from upernet.config import UserError, WorkError
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.images import Photograph
 from upernet.data.labels import ClassSets
 from upernet.data.sample import Batch, Sample
 from upernet.data.source import Item
@@ -72,12 +73,13 @@ class LabelledSource:
     def sample(self, item: Item, augment: Augment | None = None) -> Sample:
         """Read one image and turn its annotations into targets."""
         try:
-            photograph, annotations = self.config.dataset.read(item)
+            image, annotations = self.config.dataset.read(item)
+            photograph = image if isinstance(image, Photograph) else Photograph.of(image)
             values = {name: _ids(value) for name, value in annotations.items()}
             if augment is None:
-                image, padding = torch.from_numpy(photograph.pixels).permute(2, 0, 1), None
+                view, padding = torch.from_numpy(photograph.pixels).permute(2, 0, 1), None
             else:
-                image, maps, padding = augment(photograph, {k: v for k, v in values.items() if v.ndim == 2})
+                view, maps, padding = augment(photograph, {k: v for k, v in values.items() if v.ndim == 2})
                 values |= maps
         except UserError as error:
             raise WorkError(f"source {self.name!r}: {error}") from error
@@ -86,7 +88,7 @@ class LabelledSource:
             for key, t in self.targets.items()
             if t.annotation is None or t.annotation in values
         }
-        return Sample(image, targets, self.name, item.id, padding)
+        return Sample(view, targets, self.name, item.id, padding)
 
 
 def _labelled(source: LabelledSource) -> list[Item]:

@@ -16,8 +16,12 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Values of a pixel for each of the format's colour types."""
 _WITHOUT_EFFECT = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME"}
 """Chunks that leave colours as they are stored."""
+_LONGEST = 1_000_000
+"""Pixels in a row or column that libpng, within OpenCV, decodes."""
 _BLOCK = 65_535
 """Bytes in a stored block of a zlib stream, at most."""
+
+_Chunks = list[tuple[bytes, memoryview]]
 
 
 class Png:
@@ -25,39 +29,38 @@ class Png:
 
     Attributes:
         size: Height and width.
-        is_plain: Whether its pixels are the 8-bit RGB that it stores, upright and opaque.
+        is_plain: Whether its pixels are the 8-bit RGB that it stores, upright and opaque, and OpenCV can decode it.
     """
 
-    def __init__(self, chunks: list[tuple[bytes, bytes]]):
-        width, height, depth, colour = struct.unpack_from(">IIBB", chunks[0][1])
+    def __init__(self, header: bytes, before: _Chunks, pixels: _Chunks, after: _Chunks):
+        self._header, self._before, self._after = header, before, after
+        self._compressed = b"".join(content for _, content in pixels)
+        width, height, depth, colour = struct.unpack_from(">IIBB", header)
         self.size: tuple[int, int] = (height, width)
         self._row = 1 + (width * _CHANNELS[colour] * depth + 7) // 8
-        self._compressed = b"".join(content for kind, content in chunks if kind == b"IDAT")
-        first = next(i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT")
-        self._header, self._before = chunks[0][1], chunks[1:first]
-        self._after = [chunk for chunk in chunks[first:] if chunk[0] != b"IDAT"]
-        others = {kind for kind, _ in self._before + self._after[:-1]}
-        self.is_plain = (depth, colour) == (8, 2) and others <= _WITHOUT_EFFECT
+        usual = (depth, *header[9:]) == (8, 2, 0, 0, 0) and max(self.size) <= _LONGEST
+        self.is_plain = usual and {kind for kind, _ in before + after} <= _WITHOUT_EFFECT
 
     @classmethod
     def of(cls, file: bytes) -> Png | None:
         """A file's content; nothing if it is no such PNG."""
-        chunks, start = [], len(_SIGNATURE)
-        while file.startswith(_SIGNATURE) and start + 12 <= len(file):
-            length, kind = struct.unpack_from(">I4s", file, start)
-            chunks.append((kind, file[start + 8 : start + 8 + length]))
-            start += 12 + length
-            if kind == b"IEND":
-                kinds, header = [kind for kind, _ in chunks], chunks[0][1]
-                is_sound = kinds[0] == b"IHDR" and len(header) == 13 and b"IDAT" in kinds and start <= len(file)
-                # Neither interlaced nor animated.
-                if is_sound and header[9] in _CHANNELS and header[12] == 0 and b"acTL" not in kinds:
-                    return cls(chunks)
-                break
-        return None
+        chunks = _chunks(file)
+        kinds = [kind for kind, _ in chunks]
+        if b"IDAT" not in kinds or kinds[0] != b"IHDR" or len(chunks[0][1]) != 13:
+            return None
+        header = bytes(chunks[0][1])
+        first, last = kinds.index(b"IDAT"), kinds.index(b"IDAT") + kinds.count(b"IDAT")
+        if set(kinds[first:last]) != {b"IDAT"} or header[9] not in _CHANNELS:
+            return None
+        if header[12] or b"acTL" in kinds:  # interlaced, animated
+            return None
+        return cls(header, chunks[1:first], chunks[first:last], chunks[last:])
 
     def stored(self, rows: int | None = None) -> bytes | None:
-        """The file, its pixels not compressed, and none below the first `rows`; nothing if it is damaged."""
+        """The file, its pixels not compressed, and none below the first `rows`; nothing if it is damaged.
+
+        Chunks without effect are left out where there are no others.
+        """
         rows = self.size[0] if rows is None else rows
         expected = rows * self._row
         try:
@@ -66,21 +69,43 @@ class Png:
             return None
         if len(content) < expected or max(content[:: self._row]) > 4:  # no such filter
             return None
-        header = self._header[:4] + struct.pack(">I", rows) + self._header[8:]
-        chunks = [(b"IHDR", header), *self._before, (b"IDAT", _store(content)), *self._after]
-        return _SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks)
+        parts = [_SIGNATURE, *_chunk(b"IHDR", self._header[:4], struct.pack(">I", rows), self._header[8:])]
+        for kind, before in () if self.is_plain else self._before:
+            parts += _chunk(kind, before)
+        parts += _chunk(b"IDAT", *_stream(memoryview(content)))
+        for kind, after in () if self.is_plain else self._after:
+            parts += _chunk(kind, after)
+        return b"".join((*parts, *_chunk(b"IEND")))
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    check = isal_zlib.crc32(content, isal_zlib.crc32(kind))
-    return b"".join((struct.pack(">I", len(content)), kind, content, struct.pack(">I", check)))
+def _chunks(file: bytes) -> _Chunks:
+    """Kind and content of every chunk before the last; none at all if one is cut off or its checksum is wrong."""
+    found: _Chunks = []
+    start, view = len(_SIGNATURE), memoryview(file)
+    while file.startswith(_SIGNATURE) and start + 12 <= len(file):
+        length, kind = struct.unpack_from(">I4s", file, start)
+        end = start + 8 + length
+        if view[end : end + 4] != struct.pack(">I", isal_zlib.crc32(view[start + 4 : end])):
+            return []
+        if kind == b"IEND":
+            return found
+        found.append((kind, view[start + 8 : end]))
+        start = end + 4
+    return []
 
 
-def _store(content: bytes) -> bytes:
+def _chunk(kind: bytes, *content: bytes | memoryview) -> list[bytes | memoryview]:
+    check = isal_zlib.crc32(kind)
+    for part in content:
+        check = isal_zlib.crc32(part, check)
+    return [struct.pack(">I", sum(map(len, content))), kind, *content, struct.pack(">I", check)]
+
+
+def _stream(content: memoryview) -> list[bytes | memoryview]:
     """A zlib stream that holds bytes as they are."""
-    parts = [b"\x78\x01"]
+    parts: list[bytes | memoryview] = [b"\x78\x01"]
     for start in range(0, len(content), _BLOCK):
         block = content[start : start + _BLOCK]
         is_last = start + _BLOCK >= len(content)
         parts += [struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF), block]
-    return b"".join((*parts, struct.pack(">I", isal_zlib.adler32(content))))
+    return [*parts, struct.pack(">I", isal_zlib.adler32(content))]

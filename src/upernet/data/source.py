@@ -105,8 +105,12 @@ class Source(Configurable, ABC):
             UserError: If the split is missing or empty.
         """
 
-    def read(self, item: Item) -> tuple[Photograph, dict[str, Any]]:
-        """Open an image and read its annotations: maps (H, W) of a signed type, `IGNORE` where unlabelled, or ids.
+    def read(self, item: Item) -> tuple[Photograph | np.ndarray, dict[str, Any]]:
+        """Open an image and read its annotations.
+
+        Returns:
+            The image, or its pixels (H, W, 3) uint8 RGB; and annotation name → map (H, W) of a signed type, `IGNORE`
+            where unlabelled, or label id.
 
         Raises:
             UserError: If a file cannot be read, a mask has another size than its image or holds an unknown value.
@@ -129,7 +133,7 @@ class Source(Configurable, ABC):
         return image, values
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """A mask file as own label ids (H, W), int16 or int32."""
+        """A mask file as own label ids (H, W), int16 or int32: too narrow to compute with."""
         return read_mask(path)
 
     def find(self, place: str, *endings: str) -> list[Path]:

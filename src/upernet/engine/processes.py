@@ -6,6 +6,7 @@ import atexit
 import gc
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -98,8 +99,10 @@ def _leave() -> None:
     """Part from the other processes, which Fabric leaves open where they talk by gloo.
 
     A thread of gloo that still holds a tensor when Python ends would abort this process, its work done. The network's
-    own hold on the group is dropped first, so that the group's end waits for its threads.
+    own hold on the group is dropped first (but for what a traceback holds), so that the group's end waits for its
+    threads, and with them for what they do with the others; Ctrl-C ends the process then.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
