@@ -219,17 +219,17 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> None:
     items = source.items(recipe.split)
     theirs, read = reference(recipe)
     pipelines = {WHOLE: ours(recipe, source, True), WORKERS: ours(recipe, source, False), REFERENCE: theirs}
+    arrays = [(read_image(item.image), source.read(item)[1]["mask"]) for item in items]
+    decoded = {WHOLE: arrays, WORKERS: arrays, REFERENCE: [read(item) for item in items]}
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(rounds + 1):
         # A round is every image once: views differ in cost, and a median over rounds is one over like things.
         spent = {(start, kind): 0.0 for start in ("files", "arrays") for kind in pipelines}
         for number, item in enumerate(items):
-            arrays = read_image(item.image), source.read(item)[1]["mask"]
-            decoded = {WHOLE: arrays, WORKERS: arrays, REFERENCE: read(item)}
             for start, kind in spent:
                 torch.manual_seed(turn * images + number)  # of this package the same views
                 begin = time.thread_time()
-                pipelines[kind](item, decoded[kind] if start == "arrays" else None)
+                pipelines[kind](item, decoded[kind][number] if start == "arrays" else None)
                 spent[start, kind] += time.thread_time() - begin
         for case, value in spent.items():
             times.setdefault(case, []).append(value)

@@ -41,8 +41,7 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
     Args:
         image: (3, H, W) uint8, in any memory layout; fastest as decoded, (H, W, 3) in memory.
         size: Height and width of the whole resized image.
-        window: Which part of it to return; all of it if none. Pixels beyond its `reach` do not
-            matter.
+        window: Which part of it to return; all of it if none. Pixels beyond its `reach` do not matter.
 
     Returns:
         (3, h, w) uint8, laid out (h, w, 3) in memory; a view of the image itself if it has that size.
@@ -52,13 +51,14 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
     """
     top, left, height, width = window or (0, 0, *size)
     part = slice(top, top + height), slice(left, left + width)
-    if tuple(size) == tuple(image.shape[-2:]):
+    whole = tuple(image.shape[-2:])
+    if tuple(size) == whole:
         return image[:, *part]
-    rows, columns = (reach(image.shape[d - 2], size[d], part[d].stop) for d in (0, 1))
+    rows, columns = reach(whole[0], size[0], top + height), reach(whole[1], size[1], left + width)
     # By factors, not by size: those of the whole image hold for its upper left part too.
-    fy, fx = size[0] / image.shape[-2], size[1] / image.shape[-1]
+    fy, fx = size[0] / whole[0], size[1] / whole[1]
     if (round(rows * fy), round(columns * fx)) == (rows, columns):
-        rows, columns = image.shape[-2:]  # OpenCV does not resize what would keep its size
+        rows, columns = whole  # OpenCV does not resize what would keep its size
     pixels = np.ascontiguousarray(image[:, :rows, :columns].permute(1, 2, 0).numpy())
     try:
         resized = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)

@@ -33,13 +33,14 @@ class Png:
     """
 
     def __init__(self, header: bytes, before: _Chunks, pixels: _Chunks, after: _Chunks):
-        self._header, self._before, self._after = header, before, after
+        self._header = header
         self._compressed = b"".join(content for _, content in pixels)
         width, height, depth, colour = struct.unpack_from(">IIBB", header)
         self.size: tuple[int, int] = (height, width)
         self._row = 1 + (width * _CHANNELS[colour] * depth + 7) // 8
         usual = (depth, *header[9:]) == (8, 2, 0, 0, 0) and max(self.size) <= _LONGEST
         self.is_plain = usual and {kind for kind, _ in before + after} <= _WITHOUT_EFFECT
+        self._before, self._after = ([], []) if self.is_plain else (before, after)
 
     @classmethod
     def of(cls, file: bytes) -> Png | None:
@@ -69,13 +70,10 @@ class Png:
             return None
         if len(content) < expected or max(content[:: self._row]) > 4:  # no such filter
             return None
-        parts = [_SIGNATURE, *_chunk(b"IHDR", self._header[:4], struct.pack(">I", rows), self._header[8:])]
-        for kind, before in () if self.is_plain else self._before:
-            parts += _chunk(kind, before)
-        parts += _chunk(b"IDAT", *_stream(memoryview(content)))
-        for kind, after in () if self.is_plain else self._after:
-            parts += _chunk(kind, after)
-        return b"".join((*parts, *_chunk(b"IEND")))
+        header = self._header[:4] + struct.pack(">I", rows) + self._header[8:]
+        pixels = _chunk(b"IDAT", *_stream(memoryview(content)))
+        before, after = ([part for one in side for part in _chunk(*one)] for side in (self._before, self._after))
+        return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *before, *pixels, *after, *_chunk(b"IEND")))
 
 
 def _chunks(file: bytes) -> _Chunks:
