@@ -99,9 +99,10 @@ def answer(folder: Path) -> None:
 def compare(folder: Path) -> None:
     """Open what `answer` saved, then write every backbone for each of the three with our own answers beside them."""
     import upernet
-    from upernet.checkpoint import build_model
-    from upernet.config import InferenceConfig, ModelConfig, UserError
-    from upernet.dialects import write_foreign
+    from upernet.config import InferenceConfig, ModelConfig
+    from upernet.errors import UserError
+    from upernet.model.build import build_model
+    from upernet.store.foreign import write_foreign
     from upernet.tasks import Semantic
 
     for name in TOOLBOX if (folder / "R-18 V1c.pth").is_file() else ():

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 import upernet
-from upernet.inference import network_input
-from upernet.parser import to_picture
+from upernet.inference.views import network_input
+from upernet.parse.parser import to_picture
 
 PHOTO = Path(__file__).parent.parent / "docs" / "images" / "chelsea.png"
 

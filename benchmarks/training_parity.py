@@ -87,7 +87,7 @@ def own(checkpoint: dict[str, Tensor]) -> nn.Module:
 
 
 def own_step(network: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-    from upernet.data.labels import IGNORE, ClassSets
+    from upernet.labels import IGNORE, ClassSets
 
     tasks = {n: network.tasks[n] for n in ("semantic", "auxiliary")}
     weights = {"semantic": 1.0, "auxiliary": 0.4}  # a file without configuration says nothing of weights
@@ -129,8 +129,8 @@ class Pair:
 
     def __init__(self, kind: torch.dtype = torch.float32):
         from upernet.config import OptimConfig
-        from upernet.dialects import mmseg
         from upernet.engine.optim import build_optimizer
+        from upernet.store.dialects import mmseg
 
         self.config = OptimConfig(
             lr=0.01, momentum=0.9, weight_decay=5e-4, decay_all=True, power=0.9, min_lr=1e-4, min_lr_at_last_step=True

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from upernet.data.facade import Facade
-from upernet.data.labels import ClassSets
+from upernet.data.sets.facade import Facade
+from upernet.data.sets.voc import VOC_LABELS
 from upernet.data.source import Annotation, Item, Source
-from upernet.data.voc import VOC_LABELS
+from upernet.labels import ClassSets
 from upernet.tasks import Task
 
 Size = tuple[int, int]

@@ -14,11 +14,13 @@ import yaml
 from fake_data import Memory
 
 import upernet.cli
-import upernet.predict
+import upernet.commands.predict
 from upernet.cli import COMMANDS, CONFIGS, main, read_options
-from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig, UserError, WorkError, to_plain
+from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
 from upernet.data import ImageMaskFolder
 from upernet.data.config import AugmentConfig, TargetConfig
+from upernet.errors import UserError, WorkError
+from upernet.plain import to_plain
 from upernet.tasks import Object, Scene
 
 

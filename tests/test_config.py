@@ -18,19 +18,11 @@ from hypothesis import strategies as st
 import upernet
 import upernet.config
 import upernet.data.config
-from upernet.config import (
-    Configurable,
-    InferenceConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    UserError,
-    from_class_path,
-    from_plain,
-    to_plain,
-)
+from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
-from upernet.data.voc import VOC
+from upernet.data.sets.voc import VOC
+from upernet.errors import UserError
+from upernet.plain import Configurable, from_class_path, from_plain, to_plain
 from upernet.tasks import Scene, Task
 
 
@@ -215,7 +207,18 @@ def test_every_key_has_a_line_of_help(module: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", ["upernet", "upernet.config", "upernet.data", "upernet.data.config", "upernet.cli", "upernet.train"]
+    "names",
+    [
+        "upernet",
+        "upernet.config",
+        "upernet.plain",
+        "upernet.contract",
+        "upernet.labels",
+        "upernet.data",
+        "upernet.data.config",
+        "upernet.cli",
+        "upernet.commands.train",
+    ],
 )
 def test_the_schema_imports_nothing_heavy(names: str) -> None:
     code = (

@@ -14,10 +14,11 @@ import pytest
 import timm
 import torch
 
-from upernet.checkpoint import build_model, load_model
 from upernet.cli import CONFIGS, read_options, shipped_configs
 from upernet.data.mixture import SourceMixture, bind_sources
 from upernet.engine.trainer import Trainer
+from upernet.model.build import build_model
+from upernet.store.loading import load_model
 
 SHIPPED = [name for name in shipped_configs() if not name.startswith("base/")]
 PUBLISHED = [name for name in SHIPPED if not name.startswith(("upp/", "camvid/"))]

@@ -25,10 +25,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import upernet
-from upernet.checkpoint import load_model
 from upernet.cli import main, read_options
-from upernet.data.labels import ClassSets
-from upernet.data.voc import VOC_LABELS
+from upernet.data.sets.voc import VOC_LABELS
+from upernet.labels import ClassSets
+from upernet.store.loading import load_model
 from upernet.tasks import Scene
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.data.images import read_image
-from upernet.inference import network_input
+from upernet.inference.views import network_input
 from upernet.resize import fit, reach, resize_image, resize_labels
 
 

@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from upernet.checkpoint import as_run, build_model, load_model
 from upernet.config import InferenceConfig
-from upernet.dialects import write_foreign
-from upernet.inference import Views, order_tasks
+from upernet.inference.views import Views, order_tasks
+from upernet.model.build import as_run, build_model
+from upernet.store.foreign import write_foreign
+from upernet.store.loading import load_model
 
 pytest.importorskip("mmengine")
 pytest.importorskip("mmcv")

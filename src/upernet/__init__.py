@@ -11,27 +11,27 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from upernet.config import UserError as UserError
-    from upernet.config import WorkError as WorkError
-    from upernet.data.labels import IGNORE as IGNORE
+    from upernet.contract import Task as Task
+    from upernet.errors import UserError as UserError
+    from upernet.errors import WorkError as WorkError
+    from upernet.labels import IGNORE as IGNORE
     from upernet.model import UPerNet as UPerNet
-    from upernet.parser import Parser as Parser
-    from upernet.parser import load as load
-    from upernet.prediction import Prediction as Prediction
-    from upernet.tasks.base import Task as Task
+    from upernet.parse.parser import Parser as Parser
+    from upernet.parse.parser import load as load
+    from upernet.parse.prediction import Prediction as Prediction
 
 __version__ = version("upernet")
 
 # Loaded on first use: the command line asks for its version and help without importing torch.
 _HOMES = {
-    "IGNORE": "upernet.data.labels",
-    "Parser": "upernet.parser",
-    "Prediction": "upernet.prediction",
-    "Task": "upernet.tasks.base",
+    "IGNORE": "upernet.labels",
+    "Parser": "upernet.parse.parser",
+    "Prediction": "upernet.parse.prediction",
+    "Task": "upernet.contract",
     "UPerNet": "upernet.model",
-    "UserError": "upernet.config",
-    "WorkError": "upernet.config",
-    "load": "upernet.parser",
+    "UserError": "upernet.errors",
+    "WorkError": "upernet.errors",
+    "load": "upernet.parse.parser",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -1,4 +1,4 @@
-"""The command line: each subcommand is the public function of the module with its name."""
+"""The command line: each subcommand is the public function of the module of that name in `upernet.commands`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from upernet.config import UserError, WorkError
+from upernet.errors import UserError, WorkError
 
 COMMANDS = ("predict", "train", "evaluate", "benchmark", "prepare", "convert", "models")
 CONFIGS = Path(__file__).parent / "configs"
@@ -76,7 +76,7 @@ def _overview() -> str:
 
 
 def _function(name: str) -> Callable[..., int]:
-    return getattr(importlib.import_module(f"upernet.{name}"), name)
+    return getattr(importlib.import_module(f"upernet.commands.{name}"), name)
 
 
 def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     """
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+    from upernet.contract import Loss, Task
     from upernet.data.source import Source
-    from upernet.tasks.base import Loss, Task
 
     set_parsing_settings(
         subclasses_enabled=[Task, Source, Loss],

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from upernet.config import UserError
+from upernet.errors import UserError
 
 
 def check_writable(option: str, path: Path) -> None:

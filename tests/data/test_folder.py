@@ -10,9 +10,9 @@ import pytest
 from fake_data import SCENE15, blocks, class_folder, image_mask_folder, picture
 from PIL import Image
 
-from upernet.config import UserError
 from upernet.data import ClassFolder, ImageMaskFolder
 from upernet.data.folder import read_label_names
+from upernet.errors import UserError
 
 LABELS = ["sky", "road", "car"]
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from upernet.config import UserError
 from upernet.data.images import MAX_PIXELS, SUFFIXES, find_images, read_image, read_mask, to_rgb
+from upernet.errors import UserError
 
 
 def png(path: Path, width: int, height: int, depth: int, colour: int, rows: bytes) -> Path:

@@ -13,12 +13,12 @@ from fake_data import Memory, class_folder, facade, image_mask_folder
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from upernet.config import UserError, WorkError
 from upernet.data import ClassFolder, Facade, ImageMaskFolder, Item
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
-from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, SourceMixture, bind_sources
 from upernet.data.sample import Batch, Sample
+from upernet.errors import UserError, WorkError
+from upernet.labels import IGNORE
 from upernet.tasks import Object, Part, Scene, Semantic, Task
 
 LEVELS = ["low", "middle", "high"]

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from upernet.config import UserError
 from upernet.data.config import AugmentConfig
 from upernet.data.images import Photograph, open_image, read_image, read_mask
 from upernet.data.png import Png
 from upernet.data.transforms import Augment
+from upernet.errors import UserError
 
 Chunks = list[tuple[bytes, bytes]]
 

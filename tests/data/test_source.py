@@ -10,9 +10,10 @@ import pytest
 from fake_data import Memory
 from PIL import Image
 
-from upernet.config import UserError, from_class_path, to_plain
 from upernet.data import Annotation, ImageMaskFolder, Item, Source
 from upernet.data.source import image_files
+from upernet.errors import UserError
+from upernet.plain import from_class_path, to_plain
 
 
 @dataclass(kw_only=True)

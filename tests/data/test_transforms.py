@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import upernet.data.transforms as transforms
-from upernet.config import UserError
 from upernet.data.config import AugmentConfig
 from upernet.data.images import Photograph
-from upernet.data.labels import IGNORE
 from upernet.data.sample import Batch, Padding, Sample
 from upernet.data.transforms import PAD_GREY, Augment, is_varied
+from upernet.errors import UserError
+from upernet.labels import IGNORE
 from upernet.resize import resize_image, resize_labels
 
 STILL: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}

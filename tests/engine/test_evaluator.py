@@ -11,12 +11,13 @@ import torch
 from fake_data import blocks, picture
 from torch import Tensor, nn
 
-from upernet.config import InferenceConfig, WorkError
+from upernet.config import InferenceConfig
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
-from upernet.data.labels import IGNORE
 from upernet.data.mixture import LabelledSource, bind_sources
 from upernet.data.source import Annotation, Item, Source
 from upernet.engine.evaluator import evaluate_source, source_answers
+from upernet.errors import WorkError
+from upernet.labels import IGNORE
 from upernet.tasks import Object, Part, Scene, Semantic, Task
 
 LABELS = ["sky", "car", "wheel", "void"]

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 import upernet
 from upernet.config import OptimConfig
-from upernet.data.labels import IGNORE
-from upernet.dialects import mmseg
-from upernet.dialects.archive import read_checkpoint
 from upernet.engine.optim import build_optimizer, lr_factor
-from upernet.inference import resize
+from upernet.inference.views import resize
+from upernet.labels import IGNORE
 from upernet.model import UPerNet
+from upernet.store.archives.archive import read_checkpoint
+from upernet.store.dialects import mmseg
 from upernet.tasks import CrossEntropy, Semantic
 
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])

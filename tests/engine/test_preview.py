@@ -9,13 +9,13 @@ from fake_data import Memory
 from PIL import Image
 
 import upernet.engine.preview as preview
-from upernet.checkpoint import build_model
 from upernet.config import InferenceConfig, ModelConfig
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
-from upernet.data.labels import ClassSets, Labels
 from upernet.data.mixture import bind_sources
 from upernet.engine.preview import CELL, preview_sheet
+from upernet.labels import ClassSets, Labels
 from upernet.model import UPerNet
+from upernet.model.build import build_model
 from upernet.tasks import Object, Part, Scene, Task
 
 TASKS: dict[str, Task] = {

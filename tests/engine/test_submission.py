@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from upernet.config import UserError
-from upernet.data.labels import IGNORE, ClassSets, Labels
 from upernet.data.mixture import Supervision
-from upernet.data.vocabulary import vocabulary
 from upernet.engine.submission import CITYSCAPES_IDS, file_name, numbering, writer
+from upernet.errors import UserError
+from upernet.labels import IGNORE, ClassSets, Labels
+from upernet.vocabulary import vocabulary
 
 
 def own(name: str) -> ClassSets:

@@ -18,15 +18,17 @@ from fake_data import Memory
 from torch import Tensor, nn
 
 import upernet.engine.trainer as trainer_module
-from upernet.checkpoint import build_model, load_model
-from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig, UserError, WorkError
+from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
-from upernet.data.labels import ClassSets
 from upernet.data.mixture import bind_sources
 from upernet.data.sample import Batch
 from upernet.data.source import Item
 from upernet.engine.evaluator import Result
 from upernet.engine.trainer import Trainer, _interruptible
+from upernet.errors import UserError, WorkError
+from upernet.labels import ClassSets
+from upernet.model.build import build_model
+from upernet.store.loading import load_model
 from upernet.tasks import Object, Scene, Semantic, Task, Texture
 
 LEVELS = ["low", "middle", "high"]

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from upernet.config import UserError
+from upernet.errors import UserError
 from upernet.model.backbone import Backbone, FeaturePyramid
 
 SWIN: tuple[str, dict[str, Any]] = (

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upernet.config import ModelConfig
+from upernet.contract import LEVELS
 from upernet.model.decoder import PPM, ConvBNReLU, Decoder
-from upernet.tasks.base import LEVELS
 
 CHANNELS = [3, 4, 5, 6]
 

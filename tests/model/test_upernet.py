@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from upernet.config import ModelConfig, UserError
+from upernet.config import ModelConfig
+from upernet.contract import Task
+from upernet.errors import UserError
 from upernet.model import UPerNet
-from upernet.tasks.base import Task
 from upernet.tasks.dense import DenseTask
 from upernet.tasks.image import ImageTask
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from upernet.data.labels import IGNORE, ClassSets, Labels
-from upernet.engine.metrics import SegmentationMetric, TopOne
+from upernet.labels import IGNORE, ClassSets, Labels
 from upernet.tasks import Material, Object, Semantic, Texture
 from upernet.tasks.dense import DenseTask
+from upernet.tasks.metrics import SegmentationMetric, TopOne
 
 
 def named(count: int) -> list[str]:

@@ -11,10 +11,10 @@ from fake_data import own_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upernet.data.labels import IGNORE, ClassSets
-from upernet.engine.metrics import TopOne
+from upernet.labels import IGNORE, ClassSets
 from upernet.tasks import Scene
 from upernet.tasks.image import ImageTask
+from upernet.tasks.metrics import TopOne
 
 
 @settings(deadline=None, max_examples=60)

@@ -19,15 +19,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from upernet.checkpoint import load_model
 from upernet.cli import main, read_options
-from upernet.config import UserError, WorkError, from_class_path, to_plain
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.folder import ClassFolder, ImageMaskFolder
-from upernet.data.frequencies import FILE, Frequencies, count_classes, weigh_classes
-from upernet.data.labels import IGNORE, ClassSets
+from upernet.data.frequencies import Frequencies, count_classes
 from upernet.data.mixture import bind_sources
 from upernet.data.source import Source
+from upernet.engine.class_weights import FILE, weigh_classes
+from upernet.errors import UserError, WorkError
+from upernet.labels import IGNORE, ClassSets
+from upernet.plain import from_class_path, to_plain
+from upernet.store.loading import load_model
 from upernet.tasks import OHEM, CrossEntropy, Dice, Focal, Loss, Lovasz, Scene, Semantic, Task, Texture
 from upernet.tasks.dense import DenseTask
 

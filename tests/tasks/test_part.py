@@ -8,10 +8,10 @@ import pytest
 import torch
 from fake_data import own_labels
 
-from upernet.config import UserError
-from upernet.data.labels import IGNORE, ClassSets
-from upernet.engine.metrics import PartMetric
+from upernet.errors import UserError
+from upernet.labels import IGNORE, ClassSets
 from upernet.tasks import Object, Part
+from upernet.tasks.metrics import PartMetric
 
 OBJECTS = ["sky", "car", "house"]
 NAMES = ("house/-", "house/window", "house/door", "car/-", "car/wheel")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from upernet.config import UserError, check
 from upernet.data.source import Source
+from upernet.errors import UserError, check
 
 
 @dataclass(kw_only=True)

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from upernet.config import UserError
 from upernet.data.images import read_mask
-from upernet.data.labels import IGNORE
 from upernet.data.source import Annotation, Item, Source, image_files, read_lines
+from upernet.errors import UserError
+from upernet.labels import IGNORE
 
 
 @dataclass(kw_only=True)

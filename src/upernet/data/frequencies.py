@@ -1,31 +1,21 @@
-"""How much of the training data each class covers, and class weights that follow from it.
-
-Counted once at the start of a training run and kept in the run folder, so that a run taken up again does not count.
-Weights that were computed replace the name of the method in the tasks, hence in every `config.yaml` written later.
-"""
+"""How much of the training data each class covers, and class weights that follow from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.progress import track
 
-from upernet.config import UserError, WorkError
-from upernet.data.labels import IGNORE
+from upernet.contract import Task
 from upernet.data.mixture import LabelledSource
 from upernet.data.source import Item, Source
-from upernet.tasks.base import Task
-
-if TYPE_CHECKING:
-    from upernet.tasks.losses import WeightedLoss
-
-FILE = "frequencies.yaml"
+from upernet.errors import UserError, WorkError
+from upernet.labels import IGNORE
 
 
 @dataclass(frozen=True)
@@ -74,45 +64,6 @@ class Frequencies:
         return {name: float(f"{by_name.get(name, values.max()):.4g}") for name in self.pixels}
 
 
-def weigh_classes(
-    tasks: Mapping[str, Task], sources: Mapping[str, LabelledSource], known: Path | None = None
-) -> dict[str, Frequencies]:
-    """Count for every term of a loss that asks for it, and put the weights in the place of the method's name.
-
-    Counted is the training split of every source that says something about the task. An image with one label for the
-    whole of it counts like the mean image with a map.
-
-    Args:
-        tasks: The tasks; their losses are changed.
-        sources: The sources bound to them.
-        known: Run folder whose counts are taken where it holds a run and they are of the same classes.
-
-    Returns:
-        What was counted or known, by target and number of images; for `write_frequencies`.
-
-    Raises:
-        UserError: If a mask cannot be read, or nothing is labelled.
-        WorkError: If the run folder's counts are damaged.
-    """
-    from upernet.tasks.losses import WeightedLoss
-
-    found: dict[str, Frequencies] = {}
-    earlier: dict[str, Frequencies] | None = None
-    for name, task in tasks.items():
-        for loss in getattr(task, "losses", ()):
-            if not isinstance(loss, WeightedLoss) or not isinstance(loss.class_weights, str):
-                continue
-            earlier = _read(known) if earlier is None else earlier
-            target = task.target or name
-            key = f"{target}, {_asked(loss)}"
-            if key not in found:
-                counts = earlier.get(key)
-                same = counts is not None and tuple(counts.pixels) == task.classes.names
-                found[key] = counts if counts and same else count_classes(sources, target, task, loss.count_images)
-            loss.class_weights = found[key].weights(loss.class_weights, loss.beta)
-    return found
-
-
 def count_classes(
     sources: Mapping[str, LabelledSource], target: str, task: Task, limit: int | None = None
 ) -> Frequencies:
@@ -146,15 +97,6 @@ def count_classes(
     return Frequencies(by_name[0], by_name[1], maps.images + labels.images)
 
 
-def write_frequencies(folder: Path, found: Mapping[str, Frequencies]) -> None:
-    """Keep what `weigh_classes` counted in a run folder; nothing is written where nothing was."""
-    from upernet.files import write_whole
-
-    if found:
-        text = yaml.safe_dump({k: asdict(v) for k, v in found.items()}, sort_keys=False, allow_unicode=True)
-        write_whole(folder / FILE, lambda file: file.write(text.encode()))
-
-
 class _Sum:
     """Counts over images: pixels by class, labelled pixels of the images that show it, images."""
 
@@ -186,20 +128,6 @@ def _labels(source: LabelledSource, item: Item, annotation: str | None, count: i
     return counts
 
 
-def _asked(loss: WeightedLoss) -> str:
-    return "all images" if loss.count_images is None else f"{loss.count_images} images a source"
-
-
 def _shown(items: list[Item], title: str) -> Iterable[Item]:
     console = Console(stderr=True)
     return track(items, title, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _read(folder: Path | None) -> dict[str, Frequencies]:
-    if folder is None or not (folder / "state.pt").is_file() or not (folder / FILE).is_file():
-        return {}
-    try:
-        content = yaml.safe_load((folder / FILE).read_text())
-        return {key: Frequencies(**values) for key, values in content.items()}
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise WorkError(f"{folder / FILE}: damaged; delete it, and the classes are counted again") from error

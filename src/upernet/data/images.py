@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from upernet.config import UserError
 from upernet.data.png import Png
+from upernet.errors import UserError
 
 MAX_PIXELS = 178_956_970
 """Largest width × height decoded (Pillow's own limit; half a gigabyte of RGB). Larger headers are refused unread."""

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from upernet.config import UserError, WorkError
+from upernet.contract import Task
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.images import Photograph
-from upernet.data.labels import ClassSets
 from upernet.data.sample import Batch, Sample
 from upernet.data.source import Item
 from upernet.data.transforms import Augment
-from upernet.tasks.base import Task
+from upernet.errors import UserError, WorkError
+from upernet.labels import ClassSets
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from upernet.data.labels import IGNORE
+from upernet.labels import IGNORE
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upernet.config import Configurable, UserError
 from upernet.data.images import SUFFIXES, Photograph, open_image, read_mask
-from upernet.data.labels import IGNORE
+from upernet.errors import UserError
+from upernet.labels import IGNORE
+from upernet.plain import Configurable
 
 
 @dataclass(frozen=True)

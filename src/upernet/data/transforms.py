@@ -19,9 +19,9 @@ from torchvision.transforms.v2 import functional as F
 
 from upernet.data.config import AugmentConfig
 from upernet.data.images import Photograph
-from upernet.data.labels import IGNORE
 from upernet.data.photometric import distort, uniform
 from upernet.data.sample import Padding
+from upernet.labels import IGNORE
 from upernet.resize import Size, Window, fit, reach, resize_image, resize_labels
 
 PAD_GREY = 128

@@ -13,15 +13,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from upernet.config import InferenceConfig, WorkError
-from upernet.data.labels import IGNORE
+from upernet.config import InferenceConfig
+from upernet.contract import Task, TaskMetric
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
 from upernet.data.source import Item
-from upernet.engine.metrics import TaskMetric
-from upernet.inference import Views, order_tasks
+from upernet.errors import WorkError
+from upernet.inference.views import Views, order_tasks
+from upernet.labels import IGNORE
 from upernet.model import UPerNet
-from upernet.tasks.base import Task
 
 READERS = 2
 """Images that are read ahead, each in a thread; a full-size one of Cityscapes takes 14 MB with its labels."""

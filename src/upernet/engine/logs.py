@@ -17,8 +17,8 @@ from rich.table import Table
 
 from upernet.config import InferenceConfig
 from upernet.engine.evaluator import Result
-from upernet.engine.metrics import AVERAGED, PARTS
 from upernet.files import write_whole
+from upernet.tasks.metrics import AVERAGED, PARTS
 
 
 def ignore_rule(results: Sequence[Result]) -> str:

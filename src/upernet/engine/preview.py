@@ -9,11 +9,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from upernet.config import InferenceConfig
-from upernet.data.labels import ClassSets
+from upernet.contract import Task
 from upernet.data.mixture import LabelledSource
 from upernet.engine.evaluator import source_answers
+from upernet.labels import ClassSets
 from upernet.model import UPerNet
-from upernet.tasks.base import Task
 
 CELL = 240
 """Width of a picture in the grid, in pixels."""

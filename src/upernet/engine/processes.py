@@ -19,8 +19,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 
-from upernet.config import RunConfig, UserError
-from upernet.parser import find_device
+from upernet.config import RunConfig
+from upernet.device import find_device
+from upernet.errors import UserError
 
 
 def build_fabric(run: RunConfig, *, uneven: bool = False) -> Fabric:

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from upernet.config import ModelConfig, OptimConfig, RunConfig, UserError, WorkError, to_plain
+from upernet.config import ModelConfig, OptimConfig, RunConfig
 from upernet.data.config import DataConfig
+from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
+from upernet.plain import to_plain
 
 FILE = "state.pt"
 WORLD = "processes"

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from upernet.config import UserError
-from upernet.data.labels import ClassSets
 from upernet.data.mixture import Supervision
-from upernet.data.vocabulary import vocabulary
+from upernet.errors import UserError
 from upernet.files import write_whole
+from upernet.labels import ClassSets
+from upernet.vocabulary import vocabulary
 
 CITYSCAPES_IDS = {
     "road": 7,

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from upernet.checkpoint import save_model
-from upernet.config import InferenceConfig, OptimConfig, RunConfig, UserError, WorkError
+from upernet.config import InferenceConfig, OptimConfig, RunConfig
+from upernet.contract import Task
 from upernet.data.config import DataConfig
 from upernet.data.mixture import LabelledSource, SourceMixture
 from upernet.data.sample import Batch
@@ -31,9 +31,10 @@ from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
 from upernet.engine.processes import build_fabric
 from upernet.engine.state import WORLD, flat_settings, read_state, write_state
-from upernet.inference import resize
+from upernet.errors import UserError, WorkError
+from upernet.inference.views import resize
 from upernet.model import UPerNet
-from upernet.tasks.base import Task
+from upernet.store.native import save_model
 
 LAST_SECONDS = 60
 """How long a process that reads images outlives the signal to stop; schedulers kill after 30."""

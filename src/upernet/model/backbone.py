@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from upernet.config import UserError
+from upernet.errors import UserError
 from upernet.model.swin import has_windows, pad_before_shift
 
 # How families are told to take images of any size; the first set of options the model knows is used. A Swin shifts its

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upernet.config import ModelConfig
+from upernet.contract import LEVELS
 from upernet.model.pooling import pool
-from upernet.tasks.base import LEVELS
 
 Pyramid = dict[str, Tensor]
 """Level name to (B, C, h, w): c2 … c5 with the backbone's channels, all others with D. Holds what was asked for."""

@@ -20,10 +20,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from upernet.config import ModelConfig, UserError
+from upernet.config import ModelConfig
+from upernet.contract import LEVELS, Task
+from upernet.errors import UserError
 from upernet.model.backbone import Backbone
 from upernet.model.decoder import Decoder
-from upernet.tasks.base import LEVELS, Task
 
 
 class UPerNet(nn.Module):

@@ -1,4 +1,4 @@
-"""The questions asked about an image, one file each, on the contract of `base.Task`, and the terms of their losses.
+"""The questions asked about an image, one file each, on the contract of `upernet.contract`, and terms of their losses.
 
 Names are loaded on first use, so that naming `Task` in a type does not import torch.
 """
@@ -6,7 +6,7 @@ Names are loaded on first use, so that naming `Task` in a type does not import t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from upernet.tasks.base import LEVELS, Loss, Task
+from upernet.contract import LEVELS, Loss, Task
 
 if TYPE_CHECKING:
     from upernet.tasks.dense import DenseTask as DenseTask

@@ -1,4 +1,4 @@
-"""Terms a task's loss may be made of, on the contract of `base.Loss`.
+"""Terms a task's loss may be made of, on the contract of `upernet.contract.Loss`.
 
 All live in the label space of the source: where a label stands for several classes, "the probability of the truth" is
 that of the set. All are computed in float32 and are 0, with zero gradients, where nothing is labelled.
@@ -17,9 +17,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.config import UserError, check
-from upernet.data.labels import IGNORE, ClassSets, Labels
-from upernet.tasks.base import Loss
+from upernet.contract import Loss
+from upernet.errors import UserError, check
+from upernet.labels import IGNORE, ClassSets, Labels
 
 Counted = Literal["inverse_frequency", "median_frequency", "effective_number"]
 """Class weights that follow from the data; `upernet.data.frequencies` counts and tells the formulas."""

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.config import UserError
-from upernet.data.labels import IGNORE, ClassSets, Labels, distinct_colours
+from upernet.contract import Task
+from upernet.errors import UserError
+from upernet.labels import IGNORE, ClassSets, Labels, distinct_colours
 from upernet.model.heads import DenseHead
-from upernet.tasks.base import Task
 from upernet.tasks.losses import shared
 from upernet.tasks.softmax import spread
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from upernet.engine.metrics import TaskMetric
+    from upernet.contract import TaskMetric
 
 NO_PART = "-"
 """Name of the first class of each object's block: object pixels that are no named part."""
@@ -125,7 +125,7 @@ class Part(Task):
         return answer
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
-        from upernet.engine.metrics import PartMetric
+        from upernet.tasks.metrics import PartMetric
 
         if not dense or average:
             raise UserError(

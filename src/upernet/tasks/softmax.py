@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.config import UserError, from_class_path
-from upernet.data.labels import ClassSets, Labels
-from upernet.tasks.base import Loss, Task
+from upernet.contract import Loss, Task
+from upernet.errors import UserError
+from upernet.labels import ClassSets, Labels
+from upernet.plain import from_class_path
 from upernet.tasks.losses import CrossEntropy
 
 if TYPE_CHECKING:
-    from upernet.engine.metrics import TaskMetric
+    from upernet.contract import TaskMetric
 
 
 @dataclass(kw_only=True)
@@ -71,7 +72,7 @@ class SoftmaxTask(Task):
         return sets.probabilities(probabilities).argmax(dim=1)
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
-        from upernet.engine.metrics import SegmentationMetric, TopOne
+        from upernet.tasks.metrics import SegmentationMetric, TopOne
 
         return SegmentationMetric(sets.group_names, average) if dense else TopOne(sets.group_names)
 

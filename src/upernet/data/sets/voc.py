@@ -1,0 +1,97 @@
+"""Pascal VOC 2012 segmentation and whatever shares its layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from upernet.data.images import read_mask
+from upernet.data.source import Annotation, Item, Source, read_lines
+from upernet.errors import UserError
+from upernet.labels import IGNORE
+from upernet.vocabulary import vocabulary
+
+VOC_LABELS = list(vocabulary("voc"))
+
+
+@dataclass(kw_only=True)
+class VOC(Source):
+    """Pascal VOC 2012 segmentation (Everingham et al., IJCV 2015): 20 object classes and background.
+
+    Annotation `mask`: a palette PNG read as indices, 0 background, 1 to 20 objects, 255 the unlabelled border.
+
+    * Layout: `JPEGImages/<id>.jpg`, `SegmentationClass/<id>.png`, `ImageSets/Segmentation/<split>.txt`.
+    * Splits: train 1,464 and val 1,449 images, about 500×375 pixels. `upernet prepare voc_aug ROOT` adds the masks of
+      SBD (Hariharan et al., ICCV 2011) and with them `aug` 9,118 and `trainaug` 10,582, the usual training set: train
+      with its own masks, then aug with those of SBD. SBD's outlines are coarser and have no unlabelled border.
+    * Classes: `vocabulary("voc")`.
+    * Licence: images come from Flickr under their own terms; annotations for research.
+    * Get it: `VOCtrainval_11-May-2012.tar` (2 GB) from http://host.robots.ox.ac.uk/pascal/VOC/voc2012; the folder is
+      `VOCdevkit/VOC2012`.
+    """
+
+    masks: str = "SegmentationClass"
+    """Folder of the masks: `SegmentationClass` or `SegmentationClassAug`."""
+    aug_masks: str = "SegmentationClassAug"
+    """Folder of the masks of `aug`, alone and within `trainaug`."""
+
+    layout: ClassVar[str] = "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/<split>.txt"
+    origin: ClassVar[str] = (
+        "VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012 (its folder VOCdevkit/VOC2012)"
+    )
+    marks: ClassVar[tuple[tuple[str, ...], ...]] = (("JPEGImages", "ImageSets"),)
+
+    @cached_property
+    def annotations(self) -> dict[str, Annotation]:
+        return {"mask": Annotation(tuple(VOC_LABELS), dense=True)}
+
+    def items(self, split: str) -> list[Item]:
+        prepare = f"run: upernet prepare voc_aug {self.folder}"
+        if split == "aug":
+            return self.complete(self._pair(self._aug(), self.aug_masks), split, prepare)
+        if split == "trainaug" and self._list("train").is_file():
+            train = self._pair(self.names("train"), self.masks)
+            return self.complete(train + self._pair(self._aug(), self.aug_masks), split, prepare)
+        return self.complete(self._pair(self.names(split), self.masks), split)
+
+    def names(self, split: str) -> list[str]:
+        """The ids that the list of a split holds, in its order.
+
+        Raises:
+            UserError: If there is no such list, or nothing in it.
+        """
+        listing = self._list(split)
+        if not listing.is_file():
+            found = sorted(p.stem for p in listing.parent.glob("*.txt"))
+            raise UserError(f"{listing}: no such split; found: {', '.join(found) or 'none'}")
+        names = [name for line in read_lines(listing) for name in line.split()]
+        if not names:
+            raise UserError(f"{listing}: empty; expected one image id a line, such as 2007_000032")
+        return names
+
+    def _aug(self) -> list[str]:
+        """The ids whose masks come from SBD: a list of its own, or what another publishes beyond train."""
+        if self._list("aug").is_file():
+            return self.names("aug")
+        if not self._list("trainaug").is_file():
+            raise UserError(f"{self._list('aug')}: no such list; run: upernet prepare voc_aug {self.folder}")
+        train = set(self.names("train"))
+        return [name for name in self.names("trainaug") if name not in train]
+
+    def _list(self, split: str) -> Path:
+        return self.folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+
+    def _pair(self, names: list[str], masks: str) -> list[Item]:
+        root = self.folder
+        return [
+            Item(name, root / "JPEGImages" / f"{name}.jpg", {"mask": root / masks / f"{name}.png"}) for name in names
+        ]
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        mask = read_mask(path)
+        mask[mask == 255] = IGNORE
+        return mask

@@ -1,0 +1,80 @@
+"""Class weights that follow from the training data, counted once at the start of a run.
+
+The counts are kept in the run folder, so that a run taken up again does not count. Weights that were computed replace
+the name of the method in the tasks, hence in every `config.yaml` written later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from upernet.contract import Task
+from upernet.data.frequencies import Frequencies, count_classes
+from upernet.data.mixture import LabelledSource
+from upernet.errors import WorkError
+from upernet.files import write_whole
+from upernet.tasks.losses import WeightedLoss
+
+FILE = "frequencies.yaml"
+
+
+def weigh_classes(
+    tasks: Mapping[str, Task], sources: Mapping[str, LabelledSource], known: Path | None = None
+) -> dict[str, Frequencies]:
+    """Count for every term of a loss that asks for it, and put the weights in the place of the method's name.
+
+    Counted is the training split of every source that says something about the task. An image with one label for the
+    whole of it counts like the mean image with a map.
+
+    Args:
+        tasks: The tasks; their losses are changed.
+        sources: The sources bound to them.
+        known: Run folder whose counts are taken where it holds a run and they are of the same classes.
+
+    Returns:
+        What was counted or known, by target and number of images; for `write_frequencies`.
+
+    Raises:
+        UserError: If a mask cannot be read, or nothing is labelled.
+        WorkError: If the run folder's counts are damaged.
+    """
+    found: dict[str, Frequencies] = {}
+    earlier: dict[str, Frequencies] | None = None
+    for name, task in tasks.items():
+        for loss in getattr(task, "losses", ()):
+            if not isinstance(loss, WeightedLoss) or not isinstance(loss.class_weights, str):
+                continue
+            earlier = _read(known) if earlier is None else earlier
+            target = task.target or name
+            key = f"{target}, {_asked(loss)}"
+            if key not in found:
+                counts = earlier.get(key)
+                same = counts is not None and tuple(counts.pixels) == task.classes.names
+                found[key] = counts if counts and same else count_classes(sources, target, task, loss.count_images)
+            loss.class_weights = found[key].weights(loss.class_weights, loss.beta)
+    return found
+
+
+def write_frequencies(folder: Path, found: Mapping[str, Frequencies]) -> None:
+    """Keep what `weigh_classes` counted in a run folder; nothing is written where nothing was."""
+    if found:
+        text = yaml.safe_dump({k: asdict(v) for k, v in found.items()}, sort_keys=False, allow_unicode=True)
+        write_whole(folder / FILE, lambda file: file.write(text.encode()))
+
+
+def _asked(loss: WeightedLoss) -> str:
+    return "all images" if loss.count_images is None else f"{loss.count_images} images a source"
+
+
+def _read(folder: Path | None) -> dict[str, Frequencies]:
+    if folder is None or not (folder / "state.pt").is_file() or not (folder / FILE).is_file():
+        return {}
+    try:
+        content = yaml.safe_load((folder / FILE).read_text())
+        return {key: Frequencies(**values) for key, values in content.items()}
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        raise WorkError(f"{folder / FILE}: damaged; delete it, and the classes are counted again") from error

@@ -1,0 +1,22 @@
+"""The two kinds of error that a user meets, and the check of a number's bounds."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake of the caller's, told in one line that holds the bad value and a valid one."""
+
+
+class WorkError(UserError):
+    """Work that failed although the command was right: a damaged file, a loss that is not a number."""
+
+
+def check(name: str, value: float | None, low: float, high: float = float("inf"), example: object = 1) -> None:
+    """Refuse a number outside [low, high]; none passes.
+
+    Raises:
+        UserError: In one line with the field's name, the value and a valid one.
+    """
+    if value is not None and not low <= value <= high:
+        bounds = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise UserError(f"{name}: {value} is not {bounds}; for example {example}")

@@ -1,0 +1,198 @@
+"""Class tables, and the sets of classes that another data set's labels stand for."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from upernet.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = -1
+"""Pixel or image without a label."""
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Names and colours of classes; a class id is a position.
+
+    Attributes:
+        names: K names.
+        colours: K RGB triples, uint8 range.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+
+    @classmethod
+    def of(cls, spec: Sequence[str] | Mapping[str, str] | str) -> Labels:
+        """A table from names alone (colours are made), a mapping name → `"#rrggbb"`, or the name of a published list.
+
+        Raises:
+            UserError: If a name is repeated, a colour is none, or there is no such list.
+        """
+        if isinstance(spec, str):
+            from upernet.vocabulary import vocabulary
+
+            spec = vocabulary(spec)
+        names = tuple(str(name) for name in spec)
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+        if repeated:
+            raise UserError(f"class {repeated[0]!r} is named twice; names must differ")
+        if not names:
+            raise UserError("a class table needs at least one name")
+        if isinstance(spec, Mapping):
+            return cls(names, tuple(_parse_colour(name, spec[name]) for name in spec))
+        return cls(names, tuple(distinct_colours(len(names))))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """The id of a name.
+
+        Raises:
+            UserError: If there is no such class; the line names close ones.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise UserError(f"unknown class {name!r}; {_suggest(name, self.names)}") from None
+
+
+def _parse_colour(name: str, text: str) -> Colour:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(text)):
+        raise UserError(f"class {name!r}: {text!r} is no colour; write it like '#4682b4'")
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+
+
+def _suggest(name: str, names: Sequence[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"valid: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+
+
+def distinct_colours(count: int) -> Iterator[Colour]:
+    """Colours far apart from their neighbours in the list: hue by the golden angle, lightness in three steps."""
+    for i in range(count):
+        hue, lightness, saturation = (0.07 + i * 0.381966) % 1, (0.52, 0.38, 0.68)[i % 3], (0.75, 0.6, 0.85)[i // 3 % 3]
+        red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+        yield round(red * 255), round(green * 255), round(blue * 255)
+
+
+@dataclass(frozen=True)
+class ClassSets:
+    """What the labels of one source mean in the classes of one task.
+
+    Each label stands for a set of classes: one class, several ("one of these, I don't say which"), or none
+    (unlabelled). Labels with the same set cannot be told apart and share a *group*; loss and metric live in the space
+    of groups, where the probability of a group is the summed probability of its classes. With one class per label
+    this is ordinary classification.
+
+    Attributes:
+        labels: L names of the source's labels; a label id is a position.
+        members: L tuples of class ids, empty where the label means nothing.
+        classes: The K classes of the task.
+    """
+
+    labels: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    classes: Labels
+
+    @classmethod
+    def of(
+        cls, labels: Sequence[str], classes: Labels, table: Mapping[str, str | Sequence[str] | None] | None = None
+    ) -> ClassSets:
+        """Read the table of a YAML file.
+
+        Args:
+            labels: The source's own label names, in the order of their ids.
+            classes: The task's classes.
+            table: Label name → class name, list of class names, or none for "unlabelled". `"*"` among the names
+                stands for every class that no other label of the source names. A label left out stands for the class
+                of the same name.
+
+        Raises:
+            UserError: If the table names a label or a class that does not exist, or leaves a label unexplained.
+        """
+        table = dict(table or {})
+        repeated = [label for label, count in Counter(labels).items() if count > 1]
+        if repeated:
+            raise UserError(f"the source has two labels {repeated[0]!r}; names must differ")
+        for label in table:
+            if label not in labels:
+                raise UserError(
+                    f"the table maps label {label!r}, which the source does not have; {_suggest(label, labels)}"
+                )
+        named: dict[str, list[str]] = {}
+        for label in labels:
+            if label not in table and label not in classes.names:
+                raise UserError(
+                    f"label {label!r} is no class of the task; map it to a class, a list of classes, or null"
+                )
+            value = table.get(label, label)
+            named[label] = [] if value is None else [value] if isinstance(value, str) else list(value)
+        taken = {classes.index(name) for names in named.values() for name in names if name != "*"}
+        rest = tuple(i for i in range(len(classes)) if i not in taken)
+        members = []
+        for names in named.values():
+            ids = {classes.index(name) for name in names if name != "*"} | (set(rest) if "*" in names else set())
+            members.append(tuple(sorted(ids)))
+        if not any(members):
+            raise UserError("every label of the source stands for nothing; leave the target out")
+        return cls(tuple(labels), tuple(members), classes)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """G distinct non-empty sets, in the order in which labels first use them."""
+        return tuple(dict.fromkeys(m for m in self.members if m))
+
+    @cached_property
+    def group_names(self) -> tuple[str, ...]:
+        """The class's name where a group is one class, otherwise the name of the first label that uses it."""
+        return tuple(
+            self.classes.names[group[0]] if len(group) == 1 else self.labels[self.members.index(group)]
+            for group in self.groups
+        )
+
+    @cached_property
+    def group_of_label(self) -> np.ndarray:
+        """(L + 1,) int64: group of each label, `IGNORE` if it means nothing; position -1 stands for `IGNORE`."""
+        groups = {group: i for i, group in enumerate(self.groups)}
+        return np.array([groups.get(m, IGNORE) for m in self.members] + [IGNORE], dtype=np.int64)
+
+    def to_groups(self, target: Tensor) -> Tensor:
+        """Own label ids, int64 of any shape, `IGNORE` allowed → group ids of the same shape."""
+        import torch
+
+        return torch.from_numpy(self.group_of_label).to(target.device)[target]
+
+    def log_probabilities(self, log_p: Tensor) -> Tensor:
+        """Log-probabilities of classes (B, K, …) → of groups (B, G, …): log of the sum over each set."""
+        import torch
+
+        if all(len(group) == 1 for group in self.groups):
+            order = [group[0] for group in self.groups]
+            return log_p if order == list(range(log_p.shape[1])) else log_p[:, order]
+        columns = [log_p[:, g[0]] if len(g) == 1 else log_p[:, list(g)].logsumexp(1) for g in self.groups]
+        return torch.stack(columns, 1)
+
+    def probabilities(self, p: Tensor) -> Tensor:
+        """Probabilities of classes (B, K, …) → of groups (B, G, …)."""
+        import torch
+
+        return torch.stack([p[:, g[0]] if len(g) == 1 else p[:, list(g)].sum(1) for g in self.groups], 1)

@@ -1,0 +1,1 @@
+"""A picture in, answers and pictures out."""

@@ -1,0 +1,1 @@
+"""Any file to a network, and a network to files."""

@@ -1,0 +1,135 @@
+"""Models of other software, understood by the names of their tensors, and ours written for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from safetensors.torch import save
+
+from upernet.config import InferenceConfig
+from upernet.contract import Task
+from upernet.errors import UserError, WorkError
+from upernet.files import write_whole
+from upernet.model import UPerNet
+from upernet.model.build import plan_model
+from upernet.plain import to_plain
+from upernet.store.checkpoints import WEIGHTS, open_checkpoint
+from upernet.store.dialects import csail, huggingface, mmseg, smp
+from upernet.store.dialects.backbones import same_answers
+from upernet.store.dialects.base import Checkpoint, Dialect, Reading
+from upernet.store.dialects.keys import some
+
+DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
+
+
+def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
+    """Open one model of other software and say which.
+
+    Args:
+        paths: A checkpoint file, a folder of one, or the authors' encoder and decoder files in any order.
+
+    Returns:
+        The dialect's name, and the model in our terms.
+
+    Raises:
+        UserError: If there is no checkpoint, or its network is none of ours.
+        WorkError: If a file is damaged, hostile, or a tensor has no place.
+    """
+    checkpoint = open_checkpoint(paths)
+    keys, name = set(checkpoint.tensors), checkpoint.name
+    for dialect in DIALECTS:
+        if dialect.matches(keys):
+            try:
+                reading = dialect.read(checkpoint)
+                _check_tensors(reading, name)
+            except UserError as error:
+                if str(error).startswith(f"{name}: "):
+                    raise
+                raise type(error)(f"{name}: {error}") from error
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                said = " ".join(f"{type(error).__name__} {error}".split())
+                raise WorkError(f"{name}: looks like one of {dialect.SOFTWARE}, but is damaged ({said})") from error
+            return dialect.NAME, reading
+    known = ", ".join(dialect.SOFTWARE for dialect in DIALECTS)
+    raise UserError(f"{name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
+
+
+def _check_tensors(reading: Reading, where: str) -> None:
+    """Compare the tensors with the network's, which is built without memory, and tell differences in the file's names.
+
+    Raises:
+        WorkError: If one is missing, has no place, or another shape, or the network would be none of a UPerNet's size.
+            Counts of batches may be missing: old files have none.
+    """
+    own = plan_model(reading.config, reading.tasks, where).state_dict()
+    found, named = reading.tensors, reading.named
+    wrong = [f"{named(k)} is missing" for k in own if k not in found and not k.endswith(".num_batches_tracked")]
+    wrong += [f"{named(k)} has no place" for k in found if k not in own]
+    for key in own.keys() & found.keys():
+        here, there = list(own[key].shape), list(found[key].shape)
+        wrong += [f"{named(key)} is {there} instead of {here}"] if here != there else []
+    if wrong:
+        config = reading.config
+        network = f"{config.backbone} {config.backbone_args or ''}".strip()
+        raise WorkError(
+            f"{where}: {len(wrong)} tensors do not fit the network, width {config.width} on {network}: {some(wrong)}"
+        )
+
+
+def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:
+    """Write a model as other software reads it, once reading it back has given the same network.
+
+    Args:
+        place: A `.pth` file for `mmseg`; else a folder that does not exist yet.
+        to: `mmseg`, `huggingface` or `smp`.
+        model: The network.
+        tasks: Its tasks by name.
+        inference: How photographs reach it.
+
+    Raises:
+        UserError: If that software has no such network.
+    """
+    dialect = {"mmseg": mmseg, "huggingface": huggingface, "smp": smp}[to]
+    tensors, said = dialect.write(model, tasks, inference)
+    beside: dict[str, Any] = {"meta": said} if dialect is mmseg else {"settings": said}
+    again = dialect.read(Checkpoint(place.name, tensors, **beside))
+    config, found = model.config, again.config
+    if not same_answers(config.backbone, config.backbone_args, found.backbone, found.backbone_args):
+        raise UserError(
+            f"{to}: cannot hold backbone {config.backbone!r} with {config.backbone_args}; "
+            f"it would be read as {found.backbone!r} with {found.backbone_args}"
+        )
+    ours, theirs = to_plain(config), to_plain(found)
+    for key in theirs.keys() - {"backbone", "backbone_args", "logits_align_corners"}:
+        if not _same(theirs[key], ours[key]):
+            raise UserError(f"{to}: cannot hold {key} {ours[key]!r}; it would be read as {theirs[key]!r}")
+    if again.config.corners_of_logits != model.config.corners_of_logits:
+        raise UserError(f"{to}: brings logits to size with other align_corners than this model")
+    own = model.state_dict()
+    if own.keys() != again.tensors.keys() or any(not torch.equal(v.cpu(), again.tensors[k]) for k, v in own.items()):
+        raise WorkError(f"{to}: reading the result back does not give the same tensors; nothing was written")
+    if dialect is mmseg:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, partial(torch.save, {"meta": said, "state_dict": tensors}))
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    for name, content in said.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_whole(place / name, partial(_put, text.encode()))
+    write_whole(place / WEIGHTS[0], partial(_put, save(tensors, {"format": "pt"})))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal, numbers to the digits that settings are written with."""
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < 1e-8)
+
+
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)

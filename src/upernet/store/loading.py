@@ -1,0 +1,85 @@
+"""A network from anything that a user may name: a shipped or published model, a folder, a file, an address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from upernet.config import InferenceConfig
+from upernet.contract import Task
+from upernet.errors import UserError, WorkError
+from upernet.model import UPerNet
+from upernet.model.build import as_run, build_model, check_fits, fill, plan_model
+from upernet.store.archives.archive import read_safetensors
+from upernet.store.foreign import read_foreign
+from upernet.store.native import CONFIG, WEIGHTS, is_native, read_model_config
+from upernet.zoo.fetch import fetch_model
+from upernet.zoo.published import find_published
+from upernet.zoo.shipped import SHIPPED, shipped_models
+
+
+def load_model(
+    model: str | Path | Sequence[str | Path], trust: Sequence[str] = (), mirror: str | None = None
+) -> tuple[UPerNet, dict[str, Task], InferenceConfig]:
+    """Open any UPerNet in evaluation mode and float32 on the CPU. Nothing in its files is run.
+
+    Args:
+        model: A shipped or published name (`upernet models` lists them), a model folder, a checkpoint of other software
+            (file, folder, or the authors' pair of files), or an address: `https://…`, `hf://owner/name`.
+        trust: Modules whose tasks may be imported, beside `upernet` and those imported already.
+        mirror: Where to download from instead of the address's own host; `UPERNET_MIRROR` if none.
+
+    Raises:
+        UserError: If there is no such model, its network is none of ours, or it names a module that is not trusted.
+        WorkError: If a file of it is damaged or hostile, or cannot be downloaded.
+    """
+    paths = find_model(model, mirror)
+    if native := len(paths) == 1 and is_native(paths[0]):
+        config, tasks, inference = read_model_config(paths[0], trust)
+        where, state = str(paths[0] / WEIGHTS), read_safetensors(paths[0] / WEIGHTS)
+        described = str(paths[0] / CONFIG)
+    else:
+        _, reading = read_foreign(paths)
+        config, tasks, inference, state = reading.config, reading.tasks, reading.inference, reading.tensors
+        where = described = " + ".join(str(path) for path in paths)
+    try:
+        if native:  # a file that claims a giant is told before memory is taken; those of others have been by now
+            check_fits(plan_model(config, tasks, described).state_dict(), state, where)
+        network = build_model(config, tasks)
+        fill(network, state, where)
+    except UserError as error:
+        if str(error).startswith((f"{where}: ", f"{described}: ")):
+            raise
+        raise type(error)(f"{described}: {error}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WorkError(f"{described}: no network can be built ({' '.join(str(error).split())})") from error
+    return as_run(network), tasks, inference
+
+
+def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = None) -> list[Path]:
+    """The files or the folder of a model; those that are published are downloaded first. See `load_model`.
+
+    Raises:
+        UserError: If there is none.
+        WorkError: If it cannot be downloaded.
+    """
+    if not isinstance(model, (str, Path)):
+        return [path for one in model for path in find_model(one, mirror)]
+    if "://" in str(model):
+        return [fetch_model(str(model), mirror)]
+    if is_native(SHIPPED / str(model)) and not Path(model).exists():
+        return [SHIPPED / str(model)]
+    if Path(model).exists():
+        if (Path(model) / CONFIG).is_file() and not is_native(Path(model)):
+            raise UserError(f"{model}: holds {CONFIG}, but no {WEIGHTS} beside it")
+        return [Path(model)]
+    published = find_published(str(model))
+    if published is None:
+        shipped = ", ".join(shipped_models()) or "none"
+        raise UserError(
+            f"{model}: no model; give a folder with {WEIGHTS} and {CONFIG}, a checkpoint of other software, or a name: "
+            f"shipped inside is {shipped}, upernet models lists what is published"
+        )
+    if published.reason is not None:
+        raise UserError(f"{model}: published, but not read: {published.reason}; upernet models lists those that are")
+    return [fetch_model(address, mirror) for address in published.addresses]

@@ -1,0 +1,1 @@
+"""What is published, what ships inside, and how weights get here."""

@@ -1,0 +1,73 @@
+"""Published UPerNet weights: what they are, what they reach and where they lie. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+TABLE = Path(__file__).parent / "published.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published model; none stands for what its publishers do not tell.
+
+    Attributes:
+        name: File name of the weights without date, hash and suffix; the folder's where there are several files.
+        dataset: `cityscapes`, `ade20k`, `voc` or `broden_plus`.
+        backbone: In words; IN-21K and the like name the images it was pre-trained on where the zoo has several.
+        classes: Vocabulary of its output, see `upernet.vocabulary`.
+        addresses: The weights: one file, or the authors' pair of encoder and decoder.
+        sha256: First digits of the file's sha256, which its name carries.
+        hub: The same weights, converted, on the Hugging Face hub.
+        crop: Height and width of what it was trained on, in pixels.
+        steps: Optimiser updates.
+        miou: Mean IoU on the validation set in percent, at one scale.
+        miou_ms_flip: The same, averaged over scales and mirror images.
+        miou_ms: The same, averaged over scales only.
+        memory_gb: Memory per GPU in training, in gigabytes.
+        fps: Images per second on the publishers' GPU.
+        reason: Why the weights cannot be read; none if they can.
+    """
+
+    name: str
+    dataset: str
+    backbone: str
+    classes: str
+    addresses: tuple[str, ...]
+    sha256: str | None = None
+    hub: str | None = None
+    crop: tuple[int, int] | None = None
+    steps: int | None = None
+    miou: float | None = None
+    miou_ms_flip: float | None = None
+    miou_ms: float | None = None
+    memory_gb: float | None = None
+    fps: float | None = None
+    reason: str | None = None
+
+    @property
+    def loadable(self) -> bool:
+        """Whether the weights can be read."""
+        return self.reason is None
+
+
+@cache
+def _table() -> tuple[Published, ...]:
+    rows: list[dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8"))
+    for row in rows:
+        row.update({key: tuple(value) for key, value in row.items() if isinstance(value, list)})
+    return tuple(Published(**row) for row in rows)
+
+
+def published() -> list[Published]:
+    """All published models, in the order of the tables they come from."""
+    return list(_table())
+
+
+def find_published(name: str) -> Published | None:
+    """The published model of a name, if there is one."""
+    return next((model for model in _table() if model.name == name), None)

@@ -1,0 +1,396 @@
+"""From any picture to a prediction: inputs, sizes, exact tiles, decoding order, shares, and what is saved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import upernet.inference.views
+from upernet.config import InferenceConfig
+from upernet.data.images import read_mask
+from upernet.device import find_device
+from upernet.errors import UserError
+from upernet.files import write_whole
+from upernet.inference.views import network_size, upsample_rows
+from upernet.labels import IGNORE, Labels
+from upernet.parse.parser import Parser, to_picture
+from upernet.parse.prediction import Prediction, label_image
+from upernet.tasks import Object, Part, Scene, Semantic
+
+torch.set_num_threads(1)
+
+
+class Stub(nn.Module):
+    """Answers with known logits, whatever the image, and remembers the image."""
+
+    def __init__(self, logits: dict[str, torch.Tensor], align_corners: bool = False) -> None:
+        super().__init__()
+        self.logits = logits
+        self.logits_align_corners = align_corners
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen = image
+        return self.logits
+
+
+def make(logits, tasks, **inference) -> Parser:
+    return Parser(Stub(logits), tasks, InferenceConfig(**inference), "stub")
+
+
+@pytest.fixture
+def street() -> Parser:
+    """Left half house, right half car; the car's upper half is window, its lower half no part."""
+    tasks = {
+        "scene": Scene(labels=["beach", "street"]),
+        "part": Part(parts={"car": ["window"]}),
+        "object": Object(labels=["tree", "house", "car"]),
+    }
+    tasks["part"].bind(tasks)
+    objects = torch.zeros(1, 3, 2, 2)
+    objects[0, 1, :, 0] = objects[0, 2, :, 1] = 9
+    parts = torch.zeros(1, 2, 2, 2)
+    parts[0, 1, 0] = parts[0, 0, 1] = 9
+    return make({"scene": torch.tensor([[0.0, 3.0]]), "part": parts, "object": objects}, tasks)
+
+
+def test_a_known_street(street):
+    prediction = street(np.zeros((4, 8, 3), np.uint8))
+    assert prediction["scene"] == "street"
+    assert prediction["object"].dtype == np.int32
+    assert prediction["object"].tolist() == [[1] * 4 + [2] * 4] * 4
+    assert prediction["part"].tolist() == [[IGNORE] * 4 + [1] * 4] * 2 + [[IGNORE] * 4 + [0] * 4] * 2
+    assert prediction.shares == {
+        "part": [("car/-", 0.25), ("car/window", 0.25)],
+        "object": [("house", 0.5), ("car", 0.5)],
+    }
+    name, probability = prediction.top["scene"][0]
+    assert (name, probability) == ("street", pytest.approx(1 / (1 + np.exp(-3))))
+    assert [name for name, _ in prediction.top["object"]] == ["house", "car", "tree"]
+    assert list(prediction) == ["scene", "part", "object"]
+    assert prediction.summary() == "scene street 95 %; part car/- 25 %, car/window 25 %"
+    assert repr(prediction) == f"Prediction('image', 8×4; {prediction.summary()})"
+    with pytest.raises(UserError, match=r"no task 'objct' .*scene, part, object"):
+        prediction["objct"]
+
+
+def test_top_and_scores(street):
+    prediction = street(np.zeros((4, 8, 3), np.uint8), scores=True, top=1)
+    assert [len(ranking) for ranking in prediction.top.values()] == [1, 1, 1]
+    assert prediction.scores["scene"].shape == (2,) and prediction.scores["scene"].dtype == np.float32
+    assert prediction.scores["object"].shape == (3, 4, 8) and prediction.scores["object"].dtype == np.float16
+    np.testing.assert_allclose(prediction.scores["object"].astype(float).sum(0), 1, atol=2e-3)
+    np.testing.assert_array_equal(prediction.scores["object"].argmax(0), prediction["object"])
+    assert street(np.zeros((4, 8, 3), np.uint8)).scores is None
+    with pytest.raises(UserError, match="top 0"):
+        street(np.zeros((4, 8, 3), np.uint8), top=0)
+
+
+def test_auxiliary_tasks_are_not_answered():
+    tasks = {"semantic": Semantic(labels=["a", "b"]), "helper": Semantic(labels=["a", "b"], auxiliary=True)}
+    assert list(make({"semantic": torch.zeros(1, 2, 2, 2)}, tasks)(np.zeros((4, 4), np.uint8))) == ["semantic"]
+
+
+def test_tasks_in_a_circle():
+    tasks = {"a": Part(parts={"x": ["y"]}, objects="b"), "b": Part(parts={"x": ["y"]}, objects="a")}
+    with pytest.raises(UserError, match="circle"):
+        make({}, tasks)
+
+
+@dataclass(kw_only=True)
+class Lonely(Semantic):
+    """Wants to see a task that may be absent."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("absent",)
+
+    def decode(self, probabilities, decoded):
+        assert "absent" not in decoded
+        return super().decode(probabilities, decoded)
+
+
+def test_an_absent_need_is_the_tasks_own_affair():
+    parser = make({"lonely": torch.zeros(1, 2, 2, 2)}, {"lonely": Lonely(labels=["a", "b"])})
+    assert parser(np.zeros((4, 4), np.uint8))["lonely"].max() == 0
+
+
+# --- tiles ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.integers(1, 12),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=80, deadline=None)
+def test_tiled_upsampling_equals_untiled(small, large, rows, align_corners, seed):
+    logits = torch.randn(2, 3, *small, generator=torch.Generator().manual_seed(seed))
+    whole = F.interpolate(logits, large, mode="bilinear", align_corners=align_corners)
+    tiles = [
+        upsample_rows(logits, large, start, min(start + rows, large[0]), align_corners)
+        for start in range(0, large[0], rows)
+    ]
+    torch.testing.assert_close(torch.cat(tiles, 2), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_tiles_do_not_show(monkeypatch, align_corners):
+    logits = torch.randn(1, 5, 7, 9, generator=torch.Generator().manual_seed(0))
+    parser = Parser(Stub({"semantic": logits}, align_corners), {"semantic": Semantic(labels=list("abcde"))},
+                    InferenceConfig(), "stub")  # fmt: skip
+    image = np.zeros((61, 83, 3), np.uint8)
+    whole = parser(image, scores=True)
+    expected = F.interpolate(logits, (61, 83), mode="bilinear", align_corners=align_corners)
+    np.testing.assert_array_equal(whole["semantic"], expected.argmax(1)[0].numpy())
+    monkeypatch.setattr(upernet.inference.views, "TILE", 5 * 83 * 3)
+    tiled = parser(image, scores=True)
+    np.testing.assert_array_equal(tiled["semantic"], whole["semantic"])
+    np.testing.assert_array_equal(tiled.scores["semantic"], whole.scores["semantic"])
+
+
+def test_no_full_size_logits_are_ever_held(monkeypatch):
+    sizes = []
+    real = upsample_rows
+
+    def spy(*arguments):
+        tile = real(*arguments)
+        sizes.append(tile.numel())
+        return tile
+
+    monkeypatch.setattr(upernet.inference.views, "upsample_rows", spy)
+    classes = [str(i) for i in range(200)]
+    make({"semantic": torch.zeros(1, 200, 8, 8)}, {"semantic": Semantic(labels=classes)})(
+        np.zeros((300, 400), np.uint8)
+    )
+    assert max(sizes) <= upernet.inference.views.TILE < sum(sizes) == 200 * 300 * 400
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 14
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        PIXELS,
+        PIXELS.astype(np.float32) / 255,
+        PIXELS / 255,
+        PIXELS[:, ::-1][:, ::-1],
+        np.asarray(Image.fromarray(PIXELS)),
+        Image.fromarray(PIXELS),
+        torch.from_numpy(PIXELS).permute(2, 0, 1),
+        torch.from_numpy(PIXELS).permute(2, 0, 1).double() / 255,
+    ],
+    ids=["uint8", "float32", "float64", "strided", "read-only", "pil", "tensor", "float tensor"],
+)
+def test_the_same_picture_in_every_form(image):
+    parser = make({"s": torch.zeros(1, 1)}, {"s": Scene(labels=["a"])})
+    prediction = parser(image)
+    np.testing.assert_array_equal(prediction.image, PIXELS)
+    assert prediction.image.dtype == np.uint8 and prediction.name == ""
+    assert parser.model.seen.dtype == torch.float32 and parser.model.seen.shape == (1, 3, 32, 32)
+    assert parser.model.seen.min() >= 0 and parser.model.seen.max() <= 1
+
+
+def test_the_network_sees_rgb_from_0_to_1():
+    parser = make({"s": torch.zeros(1, 1)}, {"s": Scene(labels=["a"])})
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    parser(image)
+    np.testing.assert_allclose(parser.model.seen[0].permute(1, 2, 0).numpy(), image / 255, atol=1e-6)
+    parser(image / 255)
+    np.testing.assert_allclose(parser.model.seen[0].permute(1, 2, 0).numpy(), image / 255, atol=1e-6)
+
+
+def test_grey_is_spread_over_three_channels():
+    grey = np.full((2, 2), 7, np.uint8)
+    for image in (grey, grey[..., None], torch.from_numpy(grey)[None], Image.fromarray(grey)):
+        assert to_picture(image).tolist() == [[[7, 7], [7, 7]]] * 3
+
+
+def test_a_path_names_the_prediction(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    parser = make({"s": torch.zeros(1, 1)}, {"s": Scene(labels=["a"])})
+    assert parser(tmp_path / "a.png").name == parser(str(tmp_path / "a.png")).name == str(tmp_path / "a.png")
+    np.testing.assert_array_equal(parser(tmp_path / "a.png").image, PIXELS)
+    with pytest.raises(UserError, match=r"b\.png: no such file"):
+        parser(tmp_path / "b.png")
+
+
+def test_several_images_at_once():
+    parser = make({"s": torch.zeros(1, 1)}, {"s": Scene(labels=["a"])})
+    assert [p.image.shape for p in parser([PIXELS, PIXELS[:1]])] == [(2, 3, 3), (1, 3, 3)]
+    assert len(parser(np.stack([PIXELS] * 3))) == 3
+    assert len(parser(torch.zeros(2, 3, 4, 4))) == 2
+    assert parser([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.zeros((3, 4, 5), np.uint8), r"array of shape \(3, 4, 5\); valid: \(H, W, 3\)"),
+        (np.zeros((4, 5, 4), np.uint8), r"shape \(4, 5, 4\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
+        (np.zeros(5, np.uint8), r"shape \(5,\)"),
+        (np.zeros((4, 5, 3), np.int64), r"array of int64; valid: uint8, or float in \[0, 1\]"),
+        (np.zeros((4, 5), bool), "array of bool"),
+        (np.full((4, 5, 3), 200.0), r"floats from 200 to 200; valid: \[0, 1\]"),
+        (np.full((4, 5, 3), np.nan), "floats from nan"),
+        (torch.zeros(4, 5, 3), r"tensor of shape \(4, 5, 3\); valid: \(3, H, W\)"),
+        (torch.zeros(3, 4, 5, dtype=torch.int32), "tensor of int32"),
+        (torch.full((3, 4, 5), -1.0), "floats from -1 to -1"),
+        (7, "image of type int; valid: path"),
+        (None, "image of type NoneType"),
+    ],
+)
+def test_what_is_no_picture(image, says):
+    with pytest.raises(UserError, match=says) as caught:
+        to_picture(image)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([None, 64, 512]), st.sampled_from([None, 128, 1024]))
+@settings(max_examples=200, deadline=None)
+def test_size_for_the_network_is_bounded(height, width, short_side, max_side):
+    size = network_size(height, width, InferenceConfig(short_side=short_side, max_side=max_side))
+    assert min(size) >= 32
+    assert max(size) <= max(max_side or max(height, width, 8 * (short_side or 0)), 32) + 1
+    if short_side and max_side is None and max(height, width) <= 8 * min(height, width):
+        assert min(size) == short_side
+
+
+def test_the_network_runs_without_gradients_and_in_evaluation_mode(street):
+    assert not street.model.training
+    street(PIXELS)
+    assert street.model.seen.is_inference()
+
+
+# --- devices and models --------------------------------------------------------------------------------------------
+
+
+def test_devices(monkeypatch):
+    assert find_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="'gpu' is unknown; valid: auto, cpu, cuda"):
+        find_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert find_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="'cuda': no such GPU"):
+        find_device("cuda")
+
+
+def test_moving_the_parser(street):
+    assert street.to("cpu") is street
+    with pytest.raises(UserError):
+        street.to("nowhere")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_maps(street):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    cpu = street(image)
+    street.model.logits = {name: value.cuda() for name, value in street.model.logits.items()}
+    gpu = street.to("cuda")(image)
+    np.testing.assert_array_equal(cpu["part"], gpu["part"])
+
+
+# --- reports -------------------------------------------------------------------------------------------------------
+
+
+def test_json(street):
+    report = street(np.zeros((4, 8, 3), np.uint8)).to_json()
+    assert report["image"] == {"file": "", "width": 8, "height": 4} and report["model"] == "stub"
+    assert list(report["tasks"]) == ["scene", "part", "object"]
+    scene, part = report["tasks"]["scene"], report["tasks"]["part"]
+    assert scene["kind"] == "image" and "classes" not in scene
+    assert scene["top"][0] == {"id": 1, "name": "street", "colour": scene["top"][0]["colour"], "probability": 0.952574}
+    assert part["kind"] == "dense" and part["unanswered"] == 0.5
+    assert part["classes"][0] == {"id": 0, "name": "car/-", "colour": "#808080", "share": 0.25}
+    json.dumps(report)
+
+
+def test_saved_files(street, tmp_path):
+    prediction = street(np.zeros((40, 80, 3), np.uint8), scores=True)
+    written = prediction.save(tmp_path / "new" / "folder", "photo")
+    names = {"photo.part.png", "photo.object.png", "photo.parsed.jpg", "photo.json"}
+    names |= {f"photo.{task}.npz" for task in ("scene", "part", "object")}
+    assert {path.name for path in written} == names == {path.name for path in (tmp_path / "new/folder").iterdir()}
+    folder = tmp_path / "new" / "folder"
+    np.testing.assert_array_equal(read_mask(folder / "photo.object.png"), prediction["object"])
+    stored = read_mask(folder / "photo.part.png")
+    np.testing.assert_array_equal(np.where(stored == 255, IGNORE, stored), prediction["part"])
+    with Image.open(folder / "photo.object.png") as image:
+        assert image.mode == "P" and image.convert("RGB").getpixel((0, 0)) == prediction.labels["object"].colours[1]
+    report = json.loads((folder / "photo.json").read_text("utf-8"))
+    assert report["tasks"]["part"]["map"] == "photo.part.png" and report["tasks"]["part"]["unanswered_value"] == 255
+    with np.load(folder / report["tasks"]["object"]["scores"]) as arrays:
+        np.testing.assert_array_equal(arrays["probabilities"], prediction.scores["object"])
+        assert arrays["names"].tolist() == ["tree", "house", "car"]
+    with Image.open(folder / "photo.parsed.jpg") as image:
+        image.load()
+
+
+@pytest.mark.parametrize(("classes", "mode", "void"), [(255, "P", 255), (256, "I;16", 65535), (336, "I;16", 65535)])
+def test_label_image_keeps_every_id(classes, mode, void, tmp_path):
+    labels = Labels.of([str(i) for i in range(classes)])
+    label_map = np.array([[IGNORE, 0, classes - 1]], np.int32)
+    image, number = label_image(label_map, labels)
+    assert (image.mode, number) == (mode, void)
+    image.save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[void, 0, classes - 1]]
+    assert (tmp_path / "a.png").read_bytes()[24] == (8 if void == 255 else 16)  # bit depth in the header
+
+
+@pytest.mark.parametrize("stem", ["", "..", "a/b"])
+def test_a_stem_is_a_file_name(street, tmp_path, stem):
+    with pytest.raises(UserError, match="is no file name"):
+        street(PIXELS).save(tmp_path, stem)
+
+
+def test_a_task_cannot_choose_folders(tmp_path):
+    parser = make({"../../x": torch.zeros(1, 2, 2, 2)}, {"../../x": Semantic(labels=["a", "b"])})
+    assert all(path.parent == tmp_path and path.exists() for path in parser(PIXELS).save(tmp_path, "photo"))
+
+
+def test_a_file_name_that_is_no_text_stays_valid_json(tmp_path):
+    prediction = make({"s": torch.zeros(1, 1)}, {"s": Scene(labels=["été"])})(PIXELS)
+    prediction.name = "photo-\udcff.jpg"
+    prediction.save(tmp_path, "photo")
+    report = json.loads((tmp_path / "photo.json").read_text("utf-8"))
+    assert report["image"]["file"] == "photo-\udcff.jpg" and report["tasks"]["s"]["top"][0]["name"] == "été"
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
+def test_an_interrupted_write_leaves_the_old_file_or_none(tmp_path, interruption):
+    def fill(file):
+        file.write(b"half")
+        raise interruption
+
+    (tmp_path / "old").write_bytes(b"whole")
+    for name in ("old", "new"):
+        with pytest.raises(interruption):
+            write_whole(tmp_path / name, fill)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_bytes() == b"whole"
+
+
+def test_shown_in_a_notebook(street):
+    assert street(np.zeros((40, 80, 3), np.uint8))._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_prediction_without_answers_is_possible(tmp_path):
+    labels = Labels.of(["a"])
+    prediction = Prediction(PIXELS, {"m": np.full((2, 3), IGNORE, np.int32)}, {"m": labels}, {"m": []}, {"m": []})
+    assert prediction.to_json()["tasks"]["m"]["unanswered"] == 1
+    prediction.save(tmp_path)
+    assert (tmp_path / "image.json").exists()
