@@ -441,7 +441,7 @@ def test_a_run_with_three_terms_counts_once(
     def counted(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("upernet.data.frequencies.count_classes", counted)
+    monkeypatch.setattr("upernet.engine.class_weights.count_classes", counted)
     assert main(["train", "--config", str(config), "--run.steps", "2"]) == 0
     assert "resuming" in capsys.readouterr().err
     with pytest.raises(AssertionError):
