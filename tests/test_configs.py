@@ -106,7 +106,7 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
     before = {name: value.clone() for name, value in model.named_parameters()}
     for source in trainer.mixture.sources:
         batch = SourceMixture([source], data, steps=1, seed=0)[0]
-        losses, _ = trainer._advance(repeat(batch))  # type: ignore[arg-type]
+        losses, _ = trainer._train_step(repeat(batch))  # type: ignore[arg-type]
         asked = {n for n, task in tasks.items() if (task.target or n) in source.targets and (not alone or n in alone)}
         assert set(losses) == asked
         assert all(0 < loss < 100 for loss in losses.values())

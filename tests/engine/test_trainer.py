@@ -24,7 +24,8 @@ from upernet.data.mixture import bind_sources
 from upernet.data.sample import Batch
 from upernet.data.source import Item
 from upernet.engine.evaluator import Result
-from upernet.engine.trainer import Trainer, _interruptible
+from upernet.engine.interrupts import interruptible
+from upernet.engine.trainer import Trainer
 from upernet.errors import UserError, WorkError
 from upernet.labels import ClassSets
 from upernet.model.build import build_model
@@ -102,7 +103,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def at_step(trainer: Trainer, step: int, act: Callable[[], None]) -> None:
     """Do something within a step, once its update is made."""
-    advance = trainer._advance
+    advance = trainer._train_step
 
     def advance_and_act(batches: Iterator[Batch]) -> Any:
         answer = advance(batches)
@@ -110,7 +111,7 @@ def at_step(trainer: Trainer, step: int, act: Callable[[], None]) -> None:
             act()
         return answer
 
-    trainer._advance = advance_and_act  # type: ignore[method-assign]
+    trainer._train_step = advance_and_act  # type: ignore[method-assign]
 
 
 def interrupt() -> None:
@@ -134,11 +135,11 @@ def test_a_head_without_a_target_in_the_batch_stands_still(tmp_path: Path, optim
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
     batches = batches_of(trainer, "whole", "maps", "maps", "whole")
 
-    trainer._advance(batches)  # gives the scene's head momentum
+    trainer._train_step(batches)  # gives the scene's head momentum
     after_scene = weights(trainer.plain_model)
     assert ran == ["scene"]
     for _ in range(2):
-        assert set(trainer._advance(batches)[0]) == {"object"}
+        assert set(trainer._train_step(batches)[0]) == {"object"}
     after_objects = weights(trainer.plain_model)
     assert ran == ["scene", "fusion", "fusion"]
     names = moved(after_scene, after_objects)
@@ -146,7 +147,7 @@ def test_a_head_without_a_target_in_the_batch_stands_still(tmp_path: Path, optim
     assert {name for name in after_scene if name.startswith("heads.object.")} <= names
     assert any(name.startswith("backbone.") for name in names)
 
-    trainer._advance(batches)
+    trainer._train_step(batches)
     names = moved(after_objects, weights(trainer.plain_model))
     assert any(name.startswith("heads.scene.") for name in names)
     assert not any(name.startswith(("heads.object.", "decoder.fusion")) for name in names)
@@ -178,7 +179,7 @@ def test_the_norms_of_one_head_trained_alone_stop_counting_too(tmp_path: Path) -
     batches = iter(list(batches_of(trainer, "maps")) * 4)
     means = []
     for _ in range(4):
-        trainer._advance(batches)
+        trainer._train_step(batches)
         means.append({k: v for k, v in weights(trainer.plain_model).items() if "running" in k})
     assert moved(means[0], means[1])
     assert not moved(means[1], means[3])
@@ -215,7 +216,7 @@ def test_a_batch_without_any_label_is_survived(tmp_path: Path) -> None:
     before = weights(trainer.plain_model)
     batches = batches_of(trainer, "maps", "whole", "maps")
     for name in ("object", "scene", "object"):
-        assert trainer._advance(batches)[0] == {name: 0.0}
+        assert trainer._train_step(batches)[0] == {name: 0.0}
     after = weights(trainer.plain_model)
     assert all(value.isfinite().all() for value in after.values())
     assert not moved(before, after) & {name for name, _ in trainer.plain_model.named_parameters()}
@@ -246,7 +247,7 @@ def test_gradients_of_a_step_are_the_mean_over_its_batches(tmp_path: Path) -> No
     one, two = batches_of(trainer, "maps", "whole")
     expected = [(a + b) / 2 for a, b in zip(gradients(trainer, one), gradients(trainer, two), strict=True)]
     before = [p.detach().clone() for p in trainer.plain_model.parameters()]
-    losses, _ = trainer._advance(iter([one, two]))
+    losses, _ = trainer._train_step(iter([one, two]))
     assert set(losses) == {"object", "scene"}
     for p, b, g in zip(trainer.plain_model.parameters(), before, expected, strict=True):
         torch.testing.assert_close(p.detach(), b - 0.5 * g, atol=1e-6, rtol=1e-4)
@@ -257,7 +258,7 @@ def test_clipping_bounds_the_norm_of_all_gradients_together(tmp_path: Path) -> N
     (batch,) = batches_of(trainer, "maps")
     raw = torch.cat([g.flatten() for g in gradients(trainer, batch)])
     before = [p.detach().clone() for p in trainer.plain_model.parameters()]
-    trainer._advance(iter([batch]))
+    trainer._train_step(iter([batch]))
     parameters = trainer.plain_model.parameters()
     step = torch.cat([(b - p.detach()).flatten() for b, p in zip(before, parameters, strict=True)])
     assert raw.norm() > 1e-2
@@ -271,7 +272,7 @@ def test_the_weight_of_a_task_scales_its_loss(tmp_path: Path) -> None:
         sources = {"maps": SourceConfig(dataset=Memory(), targets={"object": TargetConfig()})}
         trainer = make(tmp_path, tasks, sources, optim=PLAIN)
         bias = trainer.plain_model.heads["object"].classifier.bias
-        losses, _ = trainer._advance(batches_of(trainer, "maps"))
+        losses, _ = trainer._train_step(batches_of(trainer, "maps"))
         changes.append((losses["object"], bias.detach().clone()))
     assert changes[0][0] == changes[1][0]  # told unweighted
     torch.testing.assert_close(changes[1][1], 0.25 * changes[0][1])
@@ -293,7 +294,7 @@ def test_rates_follow_the_schedule_in_every_group(tmp_path: Path) -> None:
     trainer = make(tmp_path, optim={"lr": 0.1, "backbone_lr": 0.01, "min_lr": 0.0, "power": 1.0}, steps=4)
     batches = iter(list(batches_of(trainer, "maps")) * 2)
     for factor in (1.0, 0.75):
-        trainer._advance(batches)
+        trainer._train_step(batches)
         assert {round(group["lr"] / factor, 9) for group in trainer.optimizer.param_groups} == {0.1, 0.01}
 
 
@@ -304,7 +305,7 @@ def test_norms_stop_counting_where_they_are_told_to(tmp_path: Path) -> None:
     statistics = []
     batches = iter(list(batches_of(trainer, "maps")) * 4)
     for _ in range(4):
-        trainer._advance(batches)
+        trainer._train_step(batches)
         statistics.append({k: v for k, v in weights(trainer.plain_model).items() if "running" in k or "tracked" in k})
     assert moved(statistics[0], statistics[1])
     assert not moved(statistics[1], statistics[3])
@@ -315,7 +316,7 @@ def test_the_backbones_statistics_may_stay_as_they_are(tmp_path: Path) -> None:
     trainer = make(tmp_path, optim={"freeze_backbone_norm": True})
     before = weights(trainer.plain_model)
     for _ in range(2):
-        trainer._advance(batches_of(trainer, "maps"))
+        trainer._train_step(batches_of(trainer, "maps"))
     names = moved(before, weights(trainer.plain_model))
     assert not any("running" in name for name in names if name.startswith("backbone."))
     assert any("running" in name for name in names if name.startswith("decoder."))
@@ -376,7 +377,7 @@ def test_a_gradient_that_is_not_finite_is_told_where_it_is_measured(tmp_path: Pa
     before = weights(trainer.plain_model)
     next(trainer.plain_model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(WorkError, match=r"the gradient is not finite at step 0; lower optim\.lr"):
-        trainer._advance(batches_of(trainer, "maps"))
+        trainer._train_step(batches_of(trainer, "maps"))
     assert not moved(before, weights(trainer.plain_model)) & {
         name for name, _ in trainer.plain_model.named_parameters()
     }
@@ -434,7 +435,7 @@ def test_the_moving_average_is_what_is_measured_and_saved(tmp_path: Path, kind: 
             torch.testing.assert_close(saved[name], expected[name], atol=1e-6, rtol=1e-5)
     assert moved(saved, seen[-1]) & names
     assert trainer.ema is not None
-    assert trainer._evaluated() is trainer.ema.module
+    assert trainer._evaluated_model() is trainer.ema.module
     assert not trainer.ema.module.training
 
 
@@ -544,7 +545,7 @@ def test_dropout_is_drawn_anew_each_step_and_the_same_each_run(tmp_path: Path) -
         trainer = make(tmp_path, optim=PLAIN | {"lr": 1e-12})
         (batch,) = batches_of(trainer, "maps")
         torch.manual_seed(seed)
-        told.append([trainer._advance(iter([batch]))[0]["object"] for _ in range(3)])
+        told.append([trainer._train_step(iter([batch]))[0]["object"] for _ in range(3)])
     assert len(set(told[0])) == 3
     assert told[0] == told[1]
 
@@ -605,7 +606,7 @@ def test_ctrl_c_in_the_last_step_still_leaves_a_model_in_the_end(tmp_path: Path)
 
 def test_the_first_ctrl_c_is_noted_and_the_second_acts_at_once() -> None:
     handler = signal.getsignal(signal.SIGINT)
-    with _interruptible() as interrupted:
+    with interruptible() as interrupted:
         assert not interrupted()
         interrupt()
         assert interrupted()
@@ -745,9 +746,9 @@ def test_losses_of_a_step_are_told_as_means_over_its_batches(tmp_path: Path) -> 
     options = PLAIN | {"lr": 1e-12}
     single = make(tmp_path / "one", without_dropout(), optim=options, steps=20)
     one, two = batches_of(single, "maps", "maps")
-    each = [single._advance(iter([batch]))[0]["object"] for batch in (one, two)]
+    each = [single._train_step(iter([batch]))[0]["object"] for batch in (one, two)]
     double = make(tmp_path / "two", without_dropout(), optim=options | {"accumulate": 2}, steps=20)
-    assert double._advance(iter([one, two]))[0]["object"] == pytest.approx(sum(each) / 2, rel=1e-4)
+    assert double._train_step(iter([one, two]))[0]["object"] == pytest.approx(sum(each) / 2, rel=1e-4)
 
 
 def test_a_loader_that_dies_is_failed_work_and_what_was_reached_is_saved(tmp_path: Path) -> None:
@@ -812,12 +813,12 @@ def test_data_may_move_between_two_parts_of_a_run(tmp_path: Path) -> None:
 def test_processes_look_for_unused_branches_only_where_there_may_be_some(tmp_path: Path) -> None:
     plain = {"maps": SourceConfig(dataset=Memory(), targets={"object": TargetConfig()})}
     fused = make(tmp_path, {"object": Semantic(labels=LEVELS)}, plain)
-    assert not fused._leaves_branches_out()
+    assert not fused._may_skip_parameters()
     fused.losses(next(batches_of(fused, "maps")))["object"].backward()
     assert all(p.grad is not None for p in fused.plain_model.parameters())
     for level in ("c4", "p3", "ppm"):
         trainer = make(tmp_path, {"object": Semantic(labels=LEVELS, level=level)}, plain)
-        assert trainer._leaves_branches_out()
-    assert make(tmp_path)._leaves_branches_out()  # two sources, each for one of two tasks
+        assert trainer._may_skip_parameters()
+    assert make(tmp_path)._may_skip_parameters()  # two sources, each for one of two tasks
     apart: dict[str, Task] = {"object": Semantic(labels=LEVELS, detach=True)}
-    assert make(tmp_path, apart, plain)._leaves_branches_out()
+    assert make(tmp_path, apart, plain)._may_skip_parameters()

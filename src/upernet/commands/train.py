@@ -62,7 +62,7 @@ def train(
     text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True, width=120)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.resume()
-    if trainer.main:
+    if trainer.is_first:
         write_frequencies(folder, counted)
         write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
     trainer.console.print(f"configuration: {folder / 'config.yaml'}")

@@ -13,8 +13,8 @@ from upernet.config import OptimConfig
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
     """Trainable parameters by peak learning rate and decay.
 
-    Parameters of the timm model get `backbone_lr`, those of a plain ViT's new pyramid do not; unless `decay_all`, norms
-    and biases (one dimension) get no decay.
+    Parameters of the timm model get `backbone_lr`; those of the pyramid that a plain ViT is given do not. Unless
+    `decay_all` is set, norms and biases (tensors of one dimension) get no weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -27,7 +27,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of a run; its groups keep their peak learning rate under `peak`."""
+    """The optimiser of a run. Each of its parameter groups keeps its peak learning rate under the key `peak`."""
     groups = parameter_groups(model, config)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
@@ -37,8 +37,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 def lr_factor(config: OptimConfig, step: int, steps: int) -> float:
     """Learning rate at a step (from 0) as a fraction of the peak.
 
-    Poly is `floor + (1 - floor)(1 - step / steps)^power` with the floor as a fraction, the reading of the toolbox
-    version that made the published rows; cosine falls to the same floor.
+    Poly is `floor + (1 - floor)(1 - step / steps)^power`, the floor being `min_lr / lr`, as in the version of the
+    toolbox that made the published rows. Cosine falls to the same floor. A warm-up multiplies the schedule.
     """
     floor = config.min_lr / config.lr
     done = step / max(1, steps - config.min_lr_at_last_step)

@@ -1,4 +1,4 @@
-"""What a run needs to be taken up again: one file in its folder, and the settings that must not change."""
+"""What a run needs to be resumed: one file in its folder, and the settings that must not change."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from upernet.plain import to_plain
 
 FILE = "state.pt"
 WORLD = "processes"
-"""Setting that no file holds: how many processes train together."""
-FREE = re.compile(
+"""Key of a setting that no YAML file holds: the number of processes that train together."""
+MAY_CHANGE = re.compile(
     r"run\.(out|steps|device|val_every|save_every|log_every|half|resume)|data\.workers"
     r"|data\.sources\..*\.dataset\.init_args\.root"
 )
-"""What may change: length and bookkeeping, and where the data lie."""
+"""Settings that may change when a run is resumed: its length, its bookkeeping and the folders of the data."""
 
 
 def flat_settings(**blocks: Any) -> dict[str, str]:
-    """What a resumed run must share with the run before, as flat text: `optim.lr` → `0.01`."""
+    """The settings that a resumed run must share with the run before, as flat text: `optim.lr` → `0.01`."""
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -39,25 +39,25 @@ def flat_settings(**blocks: Any) -> dict[str, str]:
 
     for name, block in blocks.items():
         walk(name, to_plain(block))
-    return {key: value for key, value in flat.items() if not FREE.fullmatch(key)}
+    return {key: value for key, value in flat.items() if not MAY_CHANGE.fullmatch(key)}
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write whole or not at all."""
+    """Write the state of a run into its folder, whole or not at all."""
     write_whole(folder / FILE, partial(torch.save, state))
 
 
 def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch.device) -> dict[str, Any] | None:
-    """The state of the run in a folder; none if there is no run.
+    """Read the state of the run in a folder; none if there is no run.
 
     Args:
-        folder: The run's.
-        settings: Of the run that wants to go on.
-        steps: Its length.
-        device: Where tensors are put.
+        folder: The run folder.
+        settings: Settings of the run that wants to resume.
+        steps: Its length in steps.
+        device: Where the tensors are put.
 
     Raises:
-        UserError: If the run was made with other settings, or is longer already.
+        UserError: If the run was made with other settings, or has more steps already.
         WorkError: If the file is damaged.
     """
     file = folder / FILE
@@ -68,10 +68,12 @@ def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch
         before, step = state["settings"], int(state["step"])
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise WorkError(f"{file}: damaged; delete it to start afresh, or choose another run.out") from error
-    usual = flat_settings(model=ModelConfig(), data=DataConfig(), optim=OptimConfig(), run=RunConfig()) | {WORLD: "1"}
+    defaults = flat_settings(model=ModelConfig(), data=DataConfig(), optim=OptimConfig(), run=RunConfig()) | {
+        WORLD: "1"
+    }
     for key in sorted(before.keys() | settings.keys()):
-        # An option that a run does not know is younger than the run, which was made as if it had its default.
-        old, new = (known.get(key, usual.get(key)) for known in (before, settings))
+        # A run that lacks an option was made before the option existed, and behaved as its default does.
+        old, new = (known.get(key, defaults.get(key)) for known in (before, settings))
         if old != new and key == WORLD:
             said = f"holds a run of {old} processes, each with its own part of every batch, not of {new}"
             raise UserError(f"{folder}: {said}; start as many, or choose another run.out")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +15,16 @@ import torch.distributed as dist
 from rich.console import Console
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from upernet.config import InferenceConfig, OptimConfig, RunConfig
 from upernet.contract import Task
 from upernet.data.config import DataConfig
 from upernet.data.mixture import LabelledSource, SourceMixture
 from upernet.data.sample import Batch
+from upernet.engine.batches import batches, next_batch
+from upernet.engine.ema import MovingAverage
 from upernet.engine.evaluator import Result, evaluate_source
+from upernet.engine.interrupts import interruptible
 from upernet.engine.logs import RunLog, results_table, training_progress
 from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
@@ -36,16 +35,21 @@ from upernet.inference.views import resize
 from upernet.model import UPerNet
 from upernet.store.native import save_model
 
-LAST_SECONDS = 60
-"""How long a process that reads images outlives the signal to stop; schedulers kill after 30."""
-
 
 class Trainer:
-    """One run: a model, its tasks and sources, and the folder that remembers it.
+    """One training run: a model, its tasks and sources, and the run folder.
 
     Every step is a function of the weights before it and of (seed, step, rank): batches come from the mixture by step
-    number and dropout is seeded by step. A run that was stopped and taken up again ends with the weights of one that
+    number, and dropout is seeded by step. A run that was stopped and resumed ends with the same weights as a run that
     was not.
+
+    Attributes:
+        model: The network as Fabric wraps it, for the forward pass of a step.
+        plain_model: The same network without the wrapper.
+        ema: The moving average of its weights; none if `optim.ema` is none.
+        step: Finished steps.
+        validated: The step of the last validation.
+        is_first: Whether this is the first process, which alone logs and saves.
     """
 
     def __init__(
@@ -59,69 +63,67 @@ class Trainer:
         run: RunConfig,
         inference: InferenceConfig,
     ):
-        self.tasks, self.sources, self.optim, self.run, self.inference = (
-            dict(tasks),
-            dict(sources),
-            optim,
-            run,
-            inference,
-        )
-        self.data = data
+        self.tasks, self.sources = dict(tasks), dict(sources)
+        self.data, self.optim, self.run, self.inference = data, optim, run, inference
         self.settings = flat_settings(model=model.config, tasks=dict(tasks), data=data, optim=optim, run=run)
         self.folder = Path(run.out)
         self.step = self.validated = 0
-        self.fabric = build_fabric(run, uneven=self._leaves_branches_out())
+        self.fabric = build_fabric(run, uneven=self._may_skip_parameters())
         self.settings[WORLD] = str(self.fabric.world_size)
-        self.main = self.fabric.is_global_zero
-        self.console = Console(stderr=True, quiet=not self.main)
-        self.talk: Any = dist.new_group(backend="gloo") if self.fabric.world_size > 1 else None
+        self.is_first = self.fabric.is_global_zero
+        self.console = Console(stderr=True, quiet=not self.is_first)
+        # Flags travel between processors, so that no GPU is waited for.
+        self.flag_group: Any = dist.new_group(backend="gloo") if self.fabric.world_size > 1 else None
         if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's own drops activations that lie in a norm
         self.plain_model = model.to(memory_format=torch.channels_last)
         self._freeze_all_but(optim.train_only)
         optimizer = build_optimizer(model, optim)
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
-        self.ema = (
-            AveragedModel(self.plain_model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema))
-            if optim.ema is not None
-            else None
-        )
+        self.ema = None if optim.ema is None else MovingAverage(self.plain_model, optim.ema)
         self.mixture = SourceMixture(
-            self._teachers(),
+            self._training_sources(),
             data,
             steps=run.steps * optim.accumulate,
             seed=run.seed,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        for source in self._measured():
-            source.items(str(source.config.val))  # what is missing there is told now, not at the first validation
+        for source in self._validation_sources():
+            source.items(str(source.config.val))  # missing files are told now, not at the first validation
         self.norms = _batch_norms(model)
         if optim.norm_momentum is not None:
             for norm in self.norms:
                 norm.momentum = optim.norm_momentum
 
-    def _teachers(self) -> list[LabelledSource]:
-        """Sources that say something about a task that is trained.
+    def _training_sources(self) -> list[LabelledSource]:
+        """Sources that label a task that is trained.
 
         Raises:
-            UserError: If a task is left without any, although its weights are fresh.
+            UserError: If no source labels a task whose weights are fresh.
         """
-        keys = {name: task.target or name for name, task in self.tasks.items() if self._trains(name)}
+        keys = {name: task.target or name for name, task in self.tasks.items() if self._is_trained(name)}
         training = [source for source in self.sources.values() if source.config.train is not None]
-        taught = {key for source in training for key in source.targets}
-        orphans = [name for name, key in keys.items() if key not in taught]
-        if orphans and self.run.init is None:
-            raise UserError(f"task {orphans[0]!r}: no source trains it; give one a target, or start from a run.init")
+        labelled = {key for source in training for key in source.targets}
+        unlabelled = [name for name, key in keys.items() if key not in labelled]
+        if unlabelled and self.run.init is None:
+            raise UserError(f"task {unlabelled[0]!r}: no source trains it; give one a target, or start from a run.init")
         return [source for source in training if source.targets.keys() & set(keys.values())]
 
-    def _leaves_branches_out(self) -> bool:
-        """Whether there may be parameters that a step does not use: of tasks, of decoder levels that none reads."""
-        taught = [{n for n, t in self.tasks.items() if (t.target or n) in s.targets} for s in self._teachers()]
+    def _may_skip_parameters(self) -> bool:
+        """Whether a step may leave parameters unused: heads of other tasks, decoder levels that no head reads."""
+        tasks_by_source = [
+            {n for n, t in self.tasks.items() if (t.target or n) in s.targets} for s in self._training_sources()
+        ]
         whole = any(task.level == "fused" and not task.detach for task in self.tasks.values())
-        return not whole or any(names != set(self.tasks) for names in taught)
+        return not whole or any(names != set(self.tasks) for names in tasks_by_source)
 
     def _freeze_all_but(self, heads: list[str]) -> None:
+        """Freeze everything but the heads of these tasks; an empty list freezes nothing.
+
+        Raises:
+            UserError: If there is no such task, or the rest has fresh weights.
+        """
         unknown = [name for name in heads if name not in self.tasks]
         if unknown:
             raise UserError(f"optim.train_only: {unknown[0]!r} is no task; tasks: {', '.join(self.tasks)}")
@@ -138,16 +140,16 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: After Ctrl-C, once the current step is finished and saved.
-            WorkError: If the loss is not a number, an image cannot be read or memory does not suffice; what was reached
-                is saved before, unless the memory of a process other than the first did not suffice.
+            WorkError: If a loss is not a number, an image cannot be read or memory does not suffice. The finished steps
+                are saved before, unless it was a process other than the first that ran out of memory.
         """
-        log = RunLog(self.folder, first_step=self.step) if self.main else None
+        log = RunLog(self.folder, first_step=self.step) if self.is_first else None
         results: list[Result] = []
-        # A finished step is never thrown away: Ctrl-C asks to stop, and the loop stops between two steps.
+        # Ctrl-C stops the loop between two steps, so that no finished step is lost.
         with (
-            _interruptible() as noted,
+            interruptible() as signalled,
             training_progress(self.console, self.run.steps, self.step) as progress,
-            closing(self._batches()) as batches,
+            closing(self._batches()) as iterator,
         ):
             while True:
                 if self._validation_due():
@@ -157,14 +159,14 @@ class Trainer:
                 begin = time.perf_counter()
                 statistics = [buffer.clone() for buffer in self.plain_model.buffers()]
                 try:
-                    losses, waited = self._advance(batches)
+                    losses, waited = self._train_step(iterator)
                 except WorkError:
                     # The step that failed has moved no weight, but its forward pass has moved the batch statistics.
                     for buffer, value in zip(self.plain_model.buffers(), statistics, strict=True):
                         buffer.copy_(value)
                     self._save()
                     raise
-                interrupted = self._any(noted())
+                interrupted = self._in_any_process(signalled())
                 progress.step(self.step, losses, waited, time.perf_counter() - begin)
                 if log is not None and self.step % self.run.log_every == 0:
                     lr = max(group["lr"] for group in self.optimizer.param_groups)
@@ -179,7 +181,7 @@ class Trainer:
         return results
 
     def _validation_due(self) -> bool:
-        """Whether this step's validation has not been done, perhaps because the run was stopped before it."""
+        """Whether this step is to be validated and has not been, perhaps because the run was stopped before."""
         due = self.step == self.run.steps or (self.run.val_every and self.step and self.step % self.run.val_every == 0)
         return bool(due) and self.validated < self.step
 
@@ -189,7 +191,7 @@ class Trainer:
             self.console.print(results_table(results, f"step {self.step}", self.inference))
             self._save_model(results)
             log.validation(self.step, results)
-            picture = preview_sheet(self._evaluated(), self.tasks, self.sources, self.inference)
+            picture = preview_sheet(self._evaluated_model(), self.tasks, self.sources, self.inference)
             if picture is not None:
                 log.picture(self.step, picture)
         self.fabric.barrier()
@@ -198,25 +200,15 @@ class Trainer:
         return results
 
     def _batches(self) -> Generator[Batch | UserError]:
-        """The batches from this step on; once it is closed no process reads images any more."""
-        first = self.step * self.optim.accumulate
-        loader = DataLoader(
+        """The batches from this step on."""
+        return batches(
             self.mixture,
-            batch_size=None,
-            sampler=range(first, len(self.mixture)),
-            num_workers=self.data.workers,
+            self.step * self.optim.accumulate,
+            workers=self.data.workers,
             pin_memory=self.fabric.device.type == "cuda",
-            prefetch_factor=4 if self.data.workers else None,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # its own seed shall not come from the generator that dropout draws from
         )
-        batches = iter(loader)
-        if self.data.workers and threading.current_thread() is threading.main_thread():
-            # torch would tell of a worker's death in the middle of a step; asked for a batch it finds out by itself.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        yield from batches
 
-    def _advance(self, batches: Iterator[Batch | UserError]) -> tuple[dict[str, float], float]:
+    def _train_step(self, iterator: Iterator[Batch | UserError]) -> tuple[dict[str, float], float]:
         """One optimizer update. Returns losses by task and the seconds spent waiting for data.
 
         Raises:
@@ -232,71 +224,74 @@ class Trainer:
         torch.manual_seed(int(seed.generate_state(1)[0]))
         # None rather than zero: a head that this step does not train must not be moved by momentum or decay.
         self.optimizer.zero_grad(set_to_none=True)
-        told: dict[str, list[float]] = {}
+        values_by_task: dict[str, list[float]] = {}
         for _ in range(self.optim.accumulate):
             start = time.perf_counter()
-            batch = _next(batches)
-            if self._any(isinstance(batch, UserError)):
+            batch = next_batch(iterator)
+            if self._in_any_process(isinstance(batch, UserError)):
                 raise batch if isinstance(batch, UserError) else WorkError("another process could not read its images")
             assert isinstance(batch, Batch)
             batch = batch.to(self.fabric.device)
             waited += time.perf_counter() - start
-            try:
-                parts = self.losses(batch)
-                total = torch.stack([self.tasks[name].weight * loss for name, loss in parts.items()]).sum()
-                self.fabric.backward(total / self.optim.accumulate)
-            except torch.OutOfMemoryError as error:
-                size, side = len(batch.ids), "×".join(str(n) for n in batch.pixels.shape[-2:])
-                said = f"{size} crops of {side} do not fit into the memory of {self.fabric.device}"
-                raise WorkError(f"{said}; lower data.batch, and raise optim.accumulate instead") from error
-            # Read only now: a GPU is waited for once in a step.
-            for name, value in zip(parts, self._mean(torch.stack(list(parts.values())).detach()), strict=True):
-                told.setdefault(name, []).append(value)
+            for name, value in self._backward(batch).items():
+                values_by_task.setdefault(name, []).append(value)
                 if not math.isfinite(value):
                     said = f"the {name} loss is {value} at step {self.step}"
                     raise WorkError(f"{said}; lower optim.lr or set optim.clip")
-        if self.optim.clip is not None:
-            norm = self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.optim.clip, error_if_nonfinite=False
-            )
-            # With fp16 an overflow is the scaler's business: it skips the step and lowers its scale.
-            if norm is not None and not torch.isfinite(norm) and self.run.precision != "16-mixed":
-                raise WorkError(f"the gradient is not finite at step {self.step}; lower optim.lr")
+        self._clip_gradients()
         self.optimizer.step()
         self.step += 1
-        self._average()
-        return {name: sum(values) / len(values) for name, values in told.items()}, waited
+        if self.ema is not None:
+            self.ema.update_parameters(self.plain_model)
+        return {name: sum(values) / len(values) for name, values in values_by_task.items()}, waited
 
-    def _any(self, told: bool) -> bool:
-        """Whether any process says so; they must all stop, or none. Processors alone talk: no GPU is waited for."""
-        if self.fabric.world_size == 1:
-            return told
-        count = torch.tensor(float(told))
-        dist.all_reduce(count, group=self.talk)
-        return bool(count > 0)
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        """Add a batch's share to the gradients. Returns its losses by task, each the mean over processes.
 
-    def _mean(self, values: Tensor) -> list[float]:
-        """Means over processes."""
+        Raises:
+            WorkError: If the batch does not fit into the memory.
+        """
+        try:
+            losses = self.losses(batch)
+            total = torch.stack([self.tasks[name].weight * loss for name, loss in losses.items()]).sum()
+            self.fabric.backward(total / self.optim.accumulate)
+        except torch.OutOfMemoryError as error:
+            size, side = len(batch.ids), "×".join(str(n) for n in batch.pixels.shape[-2:])
+            said = f"{size} crops of {side} do not fit into the memory of {self.fabric.device}"
+            raise WorkError(f"{said}; lower data.batch, and raise optim.accumulate instead") from error
+        values = torch.stack(list(losses.values())).detach()
         if self.fabric.world_size > 1:
             values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
-        return values.tolist()
+        # Read only now: a GPU is waited for once in a step.
+        return dict(zip(losses, values.tolist(), strict=True))
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Follow the weights. Buffers are averaged here: torch would average integer ones into wrong integers."""
-        if self.ema is None or self.optim.ema is None:
+    def _clip_gradients(self) -> None:
+        """Limit the norm of all gradients, if `optim.clip` asks for it.
+
+        Raises:
+            WorkError: If the norm is not finite.
+        """
+        if self.optim.clip is None:
             return
-        first = int(self.ema.n_averaged) == 0
-        before = [buffer.clone() for buffer in self.ema.module.buffers()]
-        self.ema.update_parameters(self.plain_model)
-        for buffer, mean in zip(self.ema.module.buffers(), before, strict=True):
-            if buffer.is_floating_point() and not first:
-                buffer.copy_(mean.lerp(buffer, 1 - self.optim.ema))
+        norm = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.optim.clip, error_if_nonfinite=False
+        )
+        # With fp16 an overflow is the scaler's business: it skips the step and lowers its scale.
+        if norm is not None and not torch.isfinite(norm) and self.run.precision != "16-mixed":
+            raise WorkError(f"the gradient is not finite at step {self.step}; lower optim.lr")
+
+    def _in_any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in any process. All processes must stop together, or none."""
+        if self.fabric.world_size == 1:
+            return flag
+        count = torch.tensor(float(flag))
+        dist.all_reduce(count, group=self.flag_group)
+        return bool(count > 0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of every task whose target is in the batch; no other branch is computed."""
         supervision = self.sources[batch.source].targets
-        present = [n for n, task in self.tasks.items() if (task.target or n) in batch.targets and self._trains(n)]
+        present = [n for n, task in self.tasks.items() if (task.target or n) in batch.targets and self._is_trained(n)]
         logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
         losses = {}
         for name in present:
@@ -307,10 +302,11 @@ class Trainer:
             losses[name] = self.tasks[name].loss(z, target, supervision[key].sets)
         return losses
 
-    def _trains(self, name: str) -> bool:
+    def _is_trained(self, name: str) -> bool:
         return not self.optim.train_only or name in self.optim.train_only
 
     def _set_modes(self) -> None:
+        """Put the network into training mode, its frozen parts and batch norms into evaluation mode."""
         frozen = list(self.norms) if self.step >= self.optim.freeze_norm * self.run.steps else []
         if self.optim.train_only:
             self.model.eval()
@@ -326,34 +322,37 @@ class Trainer:
     def validate(self) -> list[Result]:
         """Measure the model (its moving average if there is one) on every source that has a validation split.
 
-        In float32, like `evaluate`, whatever precision the training has.
+        It runs in float32, as `upernet evaluate` does, whatever the precision of the training.
         """
-        model = self._evaluated()
+        model = self._evaluated_model()
         torch.backends.cudnn.benchmark = False  # images have many sizes
         if self.fabric.world_size > 1:
-            for buffer in model.buffers():  # each process has seen other batches: the first one's are those of the run
+            for buffer in model.buffers():  # each process has seen other batches; the first one's statistics are kept
                 dist.broadcast(buffer, 0)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         return [
             r
-            for source in self._measured()
+            for source in self._validation_sources()
             for r in evaluate_source(model, self.tasks, source, self.inference, rank=rank, world=world)
         ]
 
-    def _measured(self) -> list[LabelledSource]:
+    def _validation_sources(self) -> list[LabelledSource]:
         return [source for source in self.sources.values() if source.config.val is not None]
 
-    def _evaluated(self) -> UPerNet:
+    def _evaluated_model(self) -> UPerNet:
+        """The network that is measured and saved, in evaluation mode: the moving average if there is one."""
         model = self.plain_model if self.ema is None else cast(UPerNet, self.ema.module)
         return model.eval()
 
     def _save_model(self, results: list[Result]) -> None:
         measured = {f"{r.source}/{r.task}": {k: round(v, 4) for k, v in r.values.items()} for r in results}
         info = {"step": self.step, "seed": self.run.seed, "validation": measured}
-        save_model(self.folder / "model", self._evaluated(), self.tasks, self.inference, info=info, half=self.run.half)
+        save_model(
+            self.folder / "model", self._evaluated_model(), self.tasks, self.inference, info=info, half=self.run.half
+        )
 
     def _save(self) -> None:
-        if not self.main:
+        if not self.is_first:
             return
         state = {
             "step": self.step,
@@ -387,51 +386,3 @@ class Trainer:
 
 def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-def _next(batches: Iterator[Batch | UserError]) -> Batch | UserError:
-    """The next batch, or what is wrong with it; also that a worker has died, mostly for want of memory."""
-    try:
-        return next(batches)
-    except (RuntimeError, OSError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        return WorkError(f"a process that reads images has died ({said}); lower data.workers")
-
-
-def _start_worker(_: int) -> None:
-    """Make a process that reads images one with one thread, which lives on when all are told to stop.
-
-    The main process finishes its step first. Ended by itself, it ends this one too.
-    """
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_SECONDS))
-
-
-@contextmanager
-def _interruptible() -> Iterator[Any]:
-    """Within, the first Ctrl-C is only noted; the yielded function says whether it came. A second one acts at once.
-
-    So is the signal with which torchrun and job schedulers end a process.
-    """
-    noted = False
-
-    def note(signum: int, frame: Any) -> None:
-        nonlocal noted
-        if noted:
-            raise KeyboardInterrupt
-        noted = True
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(one, note) for one in signals]
-    except ValueError:  # not in the main thread, where Ctrl-C cannot be caught
-        yield lambda: False
-        return
-    try:
-        yield lambda: noted
-    finally:
-        for one, handler in zip(signals, before, strict=True):
-            signal.signal(one, handler)

@@ -1,7 +1,8 @@
-"""Terms a task's loss may be made of, on the contract of `upernet.contract.Loss`.
+"""The terms of a task's loss, on the contract of `upernet.contract.Loss`.
 
-All live in the label space of the source: where a label stands for several classes, "the probability of the truth" is
-that of the set. All are computed in float32 and are 0, with zero gradients, where nothing is labelled.
+Every term is computed in the label space of the source. Where a label stands for several classes, "the probability of
+the truth" is the summed probability of these classes. Every term is computed in float32. Where nothing is labelled it
+is 0 and its gradients are zero.
 """
 
 from __future__ import annotations
@@ -28,17 +29,16 @@ Average = Literal["labelled", "all"]
 
 @dataclass(kw_only=True)
 class WeightedLoss(Loss):
-    """A term in which classes may weigh differently; a label that stands for several has the mean of their weights."""
+    """A term with class weights. The weight of a label that stands for several classes is the mean of theirs."""
 
     class_weights: list[float] | dict[str, float] | Counted | None = None
-    """Weights in the order of the classes, by name (1 for those left out), or how to compute them from the training
-    data: `inverse_frequency`, `median_frequency` (Eigen and Fergus 2015) or `effective_number` (Cui et al. 2019). The
-    weights that were computed stand in the run's `config.yaml`, so that nothing counts again."""
+    """Weights in the order of the classes, weights by class name (1 for classes left out), or the method that computes
+    them from the training data: `inverse_frequency`, `median_frequency` (Eigen and Fergus 2015) or `effective_number`
+    (Cui et al. 2019). The computed weights are written into the run's `config.yaml`, so that they are computed once."""
     beta: float = 0.999
-    """Of `effective_number`: how fast a further image of a class adds less; 0 weighs all alike, near 1 is the inverse
-    frequency."""
+    """β of `effective_number`, in [0, 1). 0 gives equal weights; values near 1 give the inverse frequency."""
     count_images: int | None = None
-    """Images per source that are counted, evenly spaced; all if none."""
+    """Number of images per source that are counted, evenly spaced; all if none."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -92,10 +92,11 @@ class CrossEntropy(WeightedLoss):
     """Negative log-likelihood of the truth, averaged over pixels."""
 
     average: Average = "labelled"
-    """What the sum is divided by: the labelled pixels (their weights if there are any), or `all` pixels, unlabelled
-    ones too, as the published toolbox recipes do."""
+    """Divisor of the sum: `labelled` is the number of labelled pixels (the sum of their weights if there are weights),
+    `all` the number of all pixels, as in the published recipes."""
     smoothing: float = 0.0
-    """Share of the target that is spread evenly over all labels of the source (Szegedy et al. 2016, section 7)."""
+    """Label smoothing: share of the target that is distributed evenly over all labels of the source (Szegedy et al.
+    2016, section 7)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,21 +113,21 @@ class CrossEntropy(WeightedLoss):
             total = (1 - self.smoothing) * total + self.smoothing * even
         if self.average == "all":
             return total / groups.numel()
-        return total / shared(labelled.sum() if weights is None else weights[groups[labelled]].sum())
+        return total / denominator(labelled.sum() if weights is None else weights[groups[labelled]].sum())
 
 
 @dataclass(kw_only=True)
 class OHEM(WeightedLoss):
-    """Cross-entropy averaged over the hardest pixels alone (Shrivastava et al. 2016, for pixels as in Wu et al. 2016).
+    """Cross-entropy averaged over the hardest pixels only (Shrivastava et al. 2016; for pixels Wu et al. 2016).
 
-    Kept are pixels whose truth has a probability of at most `threshold`, and at any rate the hardest of the batch, as
-    many as `min_kept` times its images; equally hard ones are kept together.
+    A pixel is kept if the probability of its truth is at most `threshold`. At least the hardest `min_kept` pixels per
+    image of the batch are kept; pixels as hard as the last of these are kept too.
     """
 
     threshold: float = 0.7
-    """Probability of the truth up to which a pixel is hard; 1 keeps every pixel, 0 only the `min_kept` hardest."""
+    """Largest probability of the truth at which a pixel is hard. 1 keeps every pixel, 0 only the `min_kept` hardest."""
     min_kept: int = 100_000
-    """Pixels per image that are kept at least."""
+    """Least number of pixels per image that are kept."""
 
     needs_map: ClassVar[bool] = True
 
@@ -136,7 +137,7 @@ class OHEM(WeightedLoss):
         check("OHEM.min_kept", self.min_kept, 0, example=100_000)
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
-        log_truth, labels = _of_truth(log_q, groups)
+        log_truth, labels = _log_truth(log_q, groups)
         with torch.no_grad():
             q = log_truth.exp().clamp(max=1)  # a set's sum may round to a little more
             kept = q <= self.threshold
@@ -145,15 +146,15 @@ class OHEM(WeightedLoss):
                 kept |= q <= q.kthvalue(least).values
         weights = self.group_weights(log_q, sets)
         factor = torch.ones_like(q[kept]) if weights is None else weights[labels[kept]]
-        return -(factor * log_truth[kept]).sum() / shared(factor.sum())
+        return -(factor * log_truth[kept]).sum() / denominator(factor.sum())
 
 
 @dataclass(kw_only=True)
 class Focal(WeightedLoss):
     """Focal loss on a softmax: −α (1 − q)^γ log q of the truth's probability q, averaged over labelled pixels.
 
-    Lin et al. 2017, equation 5, with the softmax in the place of their sigmoid for every class by itself; their α by
-    class is `class_weights`, with which the average is still over pixels, not over weights.
+    Lin et al. 2017, equation 5, with a softmax instead of their sigmoid per class. Their α per class is
+    `class_weights`. The average is over pixels, not over weights.
     """
 
     gamma: float = 2.0
@@ -167,25 +168,25 @@ class Focal(WeightedLoss):
         check("Focal.alpha", self.alpha, 0, example=0.25)
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
-        log_truth, labels = _of_truth(log_q, groups)
+        log_truth, labels = _log_truth(log_q, groups)
         # The power's slope at 0 is infinite for γ < 1.
         miss = (-torch.expm1(log_truth)).clamp(min=torch.finfo(log_q.dtype).tiny)
         each = -self.alpha * miss**self.gamma * log_truth
         weights = self.group_weights(log_q, sets)
         total = each.sum() if weights is None else (weights[labels] * each).sum()
-        return total / shared(torch.tensor(len(labels), device=total.device))
+        return total / denominator(torch.tensor(len(labels), device=total.device))
 
 
 @dataclass(kw_only=True)
 class RegionLoss(Loss):
-    """A term that compares, label by label, the area predicted and the area labelled; the mean over labels present.
+    """A term that compares the predicted and the labelled area of each label: the mean over the labels present.
 
-    A pixel whose label stands for part of another label's classes counts as the other label too; one whose label
-    stands for that and more besides says nothing about it and is left out there.
+    The classes of one label may contain those of another. A pixel of the contained label counts as the containing
+    label too. A pixel of the containing label says nothing about the contained one and is left out there.
     """
 
     per_image: bool = False
-    """Compare image by image and average over images, instead of all images of the batch as one."""
+    """Compare each image by itself and average over images. Otherwise the batch is compared as one image."""
 
     needs_map: ClassVar[bool] = True
 
@@ -218,7 +219,7 @@ class RegionLoss(Loss):
 
         Args:
             q: float32 (N,), its probability at each labelled pixel.
-            truth: bool (N,), where it is the truth; somewhere at least.
+            truth: bool (N,), True where it is the truth, which is at least one pixel.
         """
 
 
@@ -230,7 +231,7 @@ class Dice(RegionLoss):
     """
 
     smooth: float = 1.0
-    """The s above, in pixels: how little small areas matter."""
+    """The s above, in pixels. Areas much smaller than s matter little."""
     power: Literal[1, 2] = 2
     """The exponent k above."""
 
@@ -259,14 +260,17 @@ class Lovasz(RegionLoss):
         return (error * added).sum()
 
 
-def shared(count: Tensor) -> Tensor:
-    """What the sum of a loss over labelled pixels is divided by, above 0.
+def denominator(count: Tensor) -> Tensor:
+    """The divisor that turns a loss summed over labelled pixels into a mean: the mean count over processes, above 0.
 
-    Gradients are averaged over the processes that train together. So is the count: their step is then that of one
-    process with all of the images, however many pixels each has labelled.
+    Gradients are averaged over the processes that train together. Because the count is averaged too, their step equals
+    that of one process with all of the images, however many labelled pixels each process has.
 
     Args:
-        count: Of this process, numbers of pixels or sums of their weights.
+        count: Number of labelled pixels of this process, or the sum of their weights; any shape.
+
+    Returns:
+        float32 of the same shape, or `count`'s own floating type.
     """
     count = count.detach() if count.is_floating_point() else count.float()
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -276,15 +280,15 @@ def shared(count: Tensor) -> Tensor:
     return count.clamp(min=1e-6)  # small enough for any weights; far smaller ones overflow where gradients are scaled
 
 
-def _of_truth(log_q: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) log-probability of the truth at each of the N labelled pixels, and (N,) int64 which it is."""
+def _log_truth(log_q: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) log-probabilities of the true group at the N labelled pixels, and (N,) int64 ids of that group."""
     labelled = groups != IGNORE
-    of_truth = log_q.gather(1, groups.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return of_truth[labelled], groups[labelled]
+    log_truth = log_q.gather(1, groups.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return log_truth[labelled], groups[labelled]
 
 
 @lru_cache(maxsize=64)
 def _relations(groups: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-    """(G, G): what a pixel of the second group says about the first: 1 it is one, 0 it is none, -1 nothing."""
+    """(G, G): whether a pixel of the second group belongs to the first: 1 yes, 0 no, -1 unknown."""
     sets = [set(group) for group in groups]
     return tuple(tuple(1 if own <= one else -1 if own & one else 0 for own in sets) for one in sets)

@@ -16,8 +16,8 @@ from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.labels import IGNORE, ClassSets, Labels, distinct_colours
 from upernet.model.heads import DenseHead
-from upernet.tasks.losses import shared
-from upernet.tasks.softmax import spread
+from upernet.tasks.losses import denominator
+from upernet.tasks.softmax import expand_to_map
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,7 +88,7 @@ class Part(Task):
         """
         blocks = self._group_blocks(sets)
         log_p = torch.cat([F.log_softmax(logits[:, block].float(), dim=1) for block in self.blocks], dim=1)
-        groups = spread(sets.to_groups(target), log_p)
+        groups = expand_to_map(sets.to_groups(target), log_p)
         nll = F.nll_loss(sets.log_probabilities(log_p), groups, ignore_index=IGNORE, reduction="none").flatten()
         groups = groups.flatten()
         block_of_group = torch.tensor([*blocks, len(self.blocks)], device=groups.device)  # last one: unlabelled
@@ -96,7 +96,7 @@ class Part(Task):
         weight_of_group = torch.tensor([*self._group_weights(sets), 0.0], device=groups.device)
         weight = weight_of_group[groups]
         total = torch.zeros(len(self.blocks) + 1, device=groups.device).index_add_(0, pixel_block, weight)
-        return (nll * weight / shared(total)[pixel_block]).sum()
+        return (nll * weight / denominator(total)[pixel_block]).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return torch.cat([logits[:, block].float().softmax(dim=1) for block in self.blocks], dim=1)

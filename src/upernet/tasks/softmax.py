@@ -58,7 +58,7 @@ class SoftmaxTask(Task):
 
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
         log_q = sets.log_probabilities(F.log_softmax(logits.float(), dim=1))
-        groups = spread(sets.to_groups(target), log_q)
+        groups = expand_to_map(sets.to_groups(target), log_q)
         terms = [one.weight * one.loss(log_q, groups, sets) for one in self.losses or [CrossEntropy()]]
         return torch.stack(terms).sum()
 
@@ -77,8 +77,8 @@ class SoftmaxTask(Task):
         return SegmentationMetric(sets.group_names, average) if dense else TopOne(sets.group_names)
 
 
-def spread(groups: Tensor, logits: Tensor) -> Tensor:
-    """One label per image (B,) over every position of a map of logits (B, K, h, w); anything else as it is."""
+def expand_to_map(groups: Tensor, logits: Tensor) -> Tensor:
+    """Groups (B,) of whole images, repeated at every position of logits (B, K, h, w); other groups as they are."""
     if groups.ndim == 1 and logits.ndim == 4:
         return groups[:, None, None].expand(-1, *logits.shape[2:])
     return groups
