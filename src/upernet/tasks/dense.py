@@ -1,4 +1,4 @@
-"""A label at every pixel: what object, material, texture and plain segmentation share."""
+"""One class at every pixel: the shape of the object, material, texture and plain segmentation tasks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class DenseTask(SoftmaxTask):
     """Softmax over classes at every pixel.
 
-    A target with one label per image trains every pixel towards that label, and the answer for a whole image is
-    drawn from its pixels (see `image_answer`).
+    A target may also be one label per image. It then trains every pixel towards that label. `image_answer` says how
+    the answer for a whole image follows from its pixels.
     """
 
     convs: int = 1
@@ -30,9 +30,10 @@ class DenseTask(SoftmaxTask):
     dropout: float = 0.0
     """Probability of dropping a channel before the classifier."""
     image_answer: Literal["mean", "majority"] = "mean"
-    """One answer for a whole image: class of the largest mean probability, or the most frequent class."""
+    """Answer for a whole image: the class of the largest mean probability, or the most frequent class."""
 
     def build_head(self, in_channels: int) -> nn.Module:
+        """A `DenseHead` with this task's convolutions."""
         return DenseHead(in_channels, len(self.classes), convs=self.convs, width=self.width, dropout=self.dropout)
 
     def image_probabilities(self, probabilities: Tensor) -> Tensor:

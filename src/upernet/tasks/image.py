@@ -1,4 +1,4 @@
-"""One label for a whole image: the shape of the scene task and of any other classification."""
+"""One class for a whole image: the shape of the scene task and of other classification tasks."""
 
 from __future__ import annotations
 
@@ -23,4 +23,5 @@ class ImageTask(SoftmaxTask):
     """Channels of the convolution before the global average."""
 
     def build_head(self, in_channels: int) -> nn.Module:
+        """An `ImageHead` of this width."""
         return ImageHead(in_channels, self.width, len(self.classes))

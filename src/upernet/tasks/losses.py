@@ -105,6 +105,7 @@ class CrossEntropy(WeightedLoss):
             raise UserError(f"CrossEntropy.average: {self.average!r} is none of {', '.join(get_args(Average))}")
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Mean cross-entropy of the groups."""
         weights, labelled = self.group_weights(log_q, sets), groups != IGNORE
         total = F.nll_loss(log_q, groups, weight=weights, ignore_index=IGNORE, reduction="sum")
         if self.smoothing:
@@ -137,6 +138,7 @@ class OHEM(WeightedLoss):
         check("OHEM.min_kept", self.min_kept, 0, example=100_000)
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Mean cross-entropy over the hardest pixels."""
         log_truth, labels = _log_truth(log_q, groups)
         with torch.no_grad():
             q = log_truth.exp().clamp(max=1)  # a set's sum may round to a little more
@@ -168,6 +170,7 @@ class Focal(WeightedLoss):
         check("Focal.alpha", self.alpha, 0, example=0.25)
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Mean focal loss over labelled pixels."""
         log_truth, labels = _log_truth(log_q, groups)
         # The power's slope at 0 is infinite for γ < 1.
         miss = (-torch.expm1(log_truth)).clamp(min=torch.finfo(log_q.dtype).tiny)
@@ -191,6 +194,7 @@ class RegionLoss(Loss):
     needs_map: ClassVar[bool] = True
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Mean of `region` over the groups that the batch (or each image) shows."""
         relations = _relations(sets.groups)
         q, labels = log_q.exp().transpose(0, 1).flatten(2), groups.flatten(1)
         areas = q.unbind(1) if self.per_image else [q.flatten(1)]
@@ -241,6 +245,7 @@ class Dice(RegionLoss):
             raise UserError(f"Dice.power: {self.power} is none of 1, 2")
 
     def region(self, q: Tensor, truth: Tensor) -> Tensor:
+        """One less the Dice coefficient."""
         both, area = q[truth].sum(), q.square().sum() if self.power == 2 else q.sum()
         return 1 - (2 * both + self.smooth) / (area + truth.sum() + self.smooth)
 
@@ -250,6 +255,7 @@ class Lovasz(RegionLoss):
     """Lovász-softmax, a surrogate of one less the IoU (Berman et al. 2018, equations 8 to 12)."""
 
     def region(self, q: Tensor, truth: Tensor) -> Tensor:
+        """The Lovász extension of the Jaccard loss at the errors of this label."""
         error, order = torch.where(truth, 1 - q, q).sort(descending=True)
         truth = truth[order]
         # The gradient of the extension, what each further wrong pixel adds to 1 − IoU, without a difference of almost

@@ -79,6 +79,7 @@ class SegmentationMetric(ConfusionMetric):
         self.average = list(range(len(names))) if average is None else list(average)
 
     def compute(self) -> dict[str, float]:
+        """mIoU, mAcc and PA over all counted pixels."""
         hit, labelled, _ = self._counts()
         columns = self._columns()
         return {
@@ -88,6 +89,7 @@ class SegmentationMetric(ConfusionMetric):
         }
 
     def per_class(self) -> dict[str, dict[str, float]]:
+        """IoU, accuracy, Dice, F-score, precision and recall of each class, and whether means include it."""
         columns = self._columns()
         return {
             name: {column: values[i].item() for column, values in columns.items()}
@@ -134,9 +136,11 @@ class TopOne(ConfusionMetric):
     """Share of images whose one answer is right."""
 
     def compute(self) -> dict[str, float]:
+        """`top-1`: the share of images that are right."""
         return {"top-1": (self.matrix.diagonal().sum().double() / self.matrix.sum()).item()}
 
     def per_class(self) -> dict[str, dict[str, float]]:
+        """The share of each class's images that are right."""
         share = self.matrix.diagonal().double() / self.matrix.sum(dim=1)
         return {name: {"top-1": share[i].item()} for i, name in enumerate(self.names)}
 
@@ -177,6 +181,7 @@ class PartMetric(CountingMetric):
         return torch.bincount(groups[groups != IGNORE], minlength=len(self.names))
 
     def compute(self) -> dict[str, float]:
+        """mIoU-bg and the mean over objects of the share of their part pixels that are right (PA)."""
         iou = (self.hit / (self.labelled + self.predicted - self.hit).double()).tolist()
         means, accuracies = [], []
         for obj in dict.fromkeys(self.objects):
@@ -189,5 +194,6 @@ class PartMetric(CountingMetric):
         return {PARTS: sum(means) / count, "PA": sum(accuracies) / count}
 
     def per_class(self) -> dict[str, dict[str, float]]:
+        """IoU of each part; "no part" is left out."""
         iou = self.hit / (self.labelled + self.predicted - self.hit).double()
         return {n: {"IoU": iou[i].item()} for i, n in enumerate(self.names) if not self.no_part[i]}

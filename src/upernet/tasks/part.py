@@ -45,10 +45,11 @@ class Part(Task):
     width: int = 128
     """Channels of those convolutions."""
     no_part_weight: float = 1.0
-    """Factor of the loss on pixels that are no named part; below 1 helps parts that cover little of their object."""
+    """Weight of the loss on pixels of no named part. A value below 1 helps parts that cover little of their object."""
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """The task that finds the objects."""
         return (self.objects,)
 
     def bind(self, tasks: Mapping[str, Task]) -> None:
@@ -63,6 +64,11 @@ class Part(Task):
 
     @cached_property
     def classes(self) -> Labels:
+        """`object/part` for every part, block by block. The first class of each block, "no part", is grey.
+
+        Raises:
+            UserError: If a part is named twice within its object.
+        """
         names = [f"{obj}/{part}" for obj, parts in self.parts.items() for part in (NO_PART, *parts)]
         if len(set(names)) != len(names):
             raise UserError("a part is named twice within its object")
@@ -72,13 +78,14 @@ class Part(Task):
 
     @cached_property
     def blocks(self) -> list[slice]:
-        """Channels of each object."""
+        """The channels of each object, in the order of `parts`."""
         bounds = [0]
         for parts in self.parts.values():
             bounds.append(bounds[-1] + 1 + len(parts))
         return [slice(a, b) for a, b in pairwise(bounds)]
 
     def build_head(self, in_channels: int) -> nn.Module:
+        """A `DenseHead` over the channels of all blocks."""
         return DenseHead(in_channels, len(self.classes), convs=self.convs, width=self.width, dropout=0.0)
 
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
@@ -99,9 +106,11 @@ class Part(Task):
         return (nll * weight / denominator(total)[pixel_block]).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax within each block: (B, K, h, w) float32. The classes of each block sum to 1."""
         return torch.cat([logits[:, block].float().softmax(dim=1) for block in self.blocks], dim=1)
 
     def decode(self, probabilities: Tensor, decoded: Mapping[str, Tensor]) -> Tensor:
+        """The likeliest class in the block of the predicted object; `IGNORE` where that object has no parts."""
         objects = decoded[self.objects]
         answer = torch.full_like(objects, IGNORE)
         for object_id, block in zip(self._object_ids, self.blocks, strict=True):
@@ -111,9 +120,15 @@ class Part(Task):
         return answer
 
     def image_probabilities(self, probabilities: Tensor) -> Tensor:
+        """Mean over all positions: (B, K, h, w) to (B, K)."""
         return probabilities.mean(dim=(2, 3))
 
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
+        """The likeliest group in the block of the predicted object; `IGNORE` where the source labels no part of it.
+
+        Raises:
+            UserError: If a label stands for parts of several objects.
+        """
         objects = decoded[self.objects]
         q, blocks = sets.probabilities(probabilities), self._group_blocks(sets)
         answer = torch.full_like(objects, IGNORE)
@@ -125,6 +140,11 @@ class Part(Task):
         return answer
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
+        """A `PartMetric`.
+
+        Raises:
+            UserError: If the target is no map, or means are to be taken over some of the parts.
+        """
         from upernet.tasks.metrics import PartMetric
 
         if not dense or average:
@@ -141,10 +161,10 @@ class Part(Task):
         return [self.no_part_weight if set(group) <= no_part else 1.0 for group in sets.groups]
 
     def _group_blocks(self, sets: ClassSets) -> list[int]:
-        """Which object's block each group lies in.
+        """The number of the block in which each group lies.
 
         Raises:
-            UserError: If a label stands for parts of two objects: no softmax covers both.
+            UserError: If a label stands for parts of several objects, which no softmax covers.
         """
         starts = [block.start for block in self.blocks]
         numbers = []

@@ -1,4 +1,4 @@
-"""One class out of K: what labels at every pixel and labels of whole images share."""
+"""One class out of K, at every pixel or for a whole image: what the two shapes of task share."""
 
 from __future__ import annotations
 
@@ -54,24 +54,30 @@ class SoftmaxTask(Task):
 
     @property
     def classes(self) -> Labels:
+        """The table that `labels` gives or names."""
         return Labels.of(self.labels)
 
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
+        """The weighted sum of `losses`, in the label space of the source."""
         log_q = sets.log_probabilities(F.log_softmax(logits.float(), dim=1))
         groups = expand_to_map(sets.to_groups(target), log_q)
         terms = [one.weight * one.loss(log_q, groups, sets) for one in self.losses or [CrossEntropy()]]
         return torch.stack(terms).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax over the classes, float32."""
         return logits.float().softmax(dim=1)
 
     def decode(self, probabilities: Tensor, decoded: Mapping[str, Tensor]) -> Tensor:
+        """The likeliest class."""
         return probabilities.argmax(dim=1)
 
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
+        """The group of the largest summed probability."""
         return sets.probabilities(probabilities).argmax(dim=1)
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
+        """A `SegmentationMetric` for maps, `TopOne` for one label per image."""
         from upernet.tasks.metrics import SegmentationMetric, TopOne
 
         return SegmentationMetric(sets.group_names, average) if dense else TopOne(sets.group_names)
