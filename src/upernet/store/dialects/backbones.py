@@ -51,30 +51,30 @@ _SWINS: dict[tuple[tuple[int, ...], int, int], str] = {
     ((2, 2, 18, 2), 192, 12): "swin_large_patch4_window12_384",
 }
 
-_SIGNS = {
+_SIGNATURES = {
     "deep": ("conv1.0.weight", "layer1.0.conv1.weight"),
     "plain": ("conv1.weight", "layer1.0.conv1.weight"),
     "convnext": ("stem_0.weight", "stages_0.blocks.0.conv_dw.weight"),
     "swin": ("patch_embed.proj.weight", "layers_0.blocks.0.attn.qkv.weight"),
 }
-"""What a stem and a first block are called, which no two families share."""
-_IDLE = (nn.Identity, nn.Dropout, DropPath, DropBlock2d)
-"""Modules that pass everything through in evaluation."""
+"""Names of tensors of the stem and of the first block; no two families share them."""
+_WITHOUT_EFFECT = (nn.Identity, nn.Dropout, DropPath, DropBlock2d)
+"""Modules that change nothing in evaluation mode."""
 
 
 @dataclass(frozen=True)
 class ResNet:
-    """What the tensors of a ResNet show.
+    """The architecture of a ResNet, as the shapes of its tensors show it.
 
     Attributes:
-        bottleneck: Whether blocks are 1×1, 3×3, 1×1 rather than two 3×3.
-        depths: Blocks of each stage.
+        bottleneck: Whether a block is 1×1, 3×3, 1×1 convolutions rather than two 3×3 ones.
+        depths: Number of blocks of each stage.
         channels: C_i of c2 … c5.
-        widths: Channels of each stage's 3×3 convolutions.
-        groups: Groups of these.
-        stem: Channels after the first and after the last convolution before the stages.
-        deep: Whether the stem is three 3×3 rather than one 7×7.
-        averaged: Whether shortcuts that stride average first.
+        widths: Channels of the 3×3 convolutions of each stage.
+        groups: Number of groups of these convolutions.
+        stem: Channels after the first and after the last convolution of the stem.
+        deep: Whether the stem is three 3×3 convolutions rather than one 7×7.
+        averaged: Whether shortcuts with a stride average before they convolve.
     """
 
     bottleneck: bool
@@ -88,12 +88,12 @@ class ResNet:
 
     @property
     def planes(self) -> list[int]:
-        """Nominal channels of each stage, before a bottleneck's expansion by four."""
+        """Nominal channels of each stage: those before the expansion by four of a bottleneck."""
         return [c // 4 for c in self.channels] if self.bottleneck else self.channels
 
     @property
     def known(self) -> str | None:
-        """`resnet18` … `resnet152` by blocks alone, or none."""
+        """`resnet18` … `resnet152` if the blocks are those of one, else none."""
         return _RESNETS.get((self.bottleneck, tuple(self.depths)))
 
     def identify(self) -> tuple[str, dict[str, Any]]:
@@ -121,10 +121,10 @@ class ResNet:
 
 @dataclass(frozen=True)
 class ConvNeXt:
-    """What the tensors of a ConvNeXt show.
+    """The architecture of a ConvNeXt, as the shapes of its tensors show it.
 
     Attributes:
-        depths: Blocks of each stage.
+        depths: Number of blocks of each stage.
         channels: C_i of c2 … c5.
     """
 
@@ -141,13 +141,13 @@ class ConvNeXt:
 
 @dataclass(frozen=True)
 class Swin:
-    """What the tensors of a Swin show.
+    """The architecture of a Swin, as the shapes of its tensors show it.
 
     Attributes:
-        depths: Blocks of each stage.
+        depths: Number of blocks of each stage.
         channels: C_i of c2 … c5.
-        heads: Heads of each stage.
-        window: Positions along a window's side.
+        heads: Number of attention heads of each stage.
+        window: Side of a window, in positions.
     """
 
     depths: list[int]
@@ -165,23 +165,23 @@ class Swin:
 
 
 def family(tensors: Mapping[str, Tensor]) -> str | None:
-    """`deep` or `plain` by the stem of a ResNet, `convnext`, `swin`, or none, of a network in our names."""
-    return next((name for name, signs in _SIGNS.items() if all(PREFIX + s in tensors for s in signs)), None)
+    """The family of a backbone in our names: `deep` or `plain` (ResNet by its stem), `convnext`, `swin` or none."""
+    return next((name for name, signs in _SIGNATURES.items() if all(PREFIX + s in tensors for s in signs)), None)
 
 
 def measure(tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str) -> ResNet | ConvNeXt | Swin:
-    """What the shapes of a backbone's tensors say.
+    """The architecture of a backbone, from the shapes of its tensors.
 
     Args:
-        tensors: A network in our names; those of the backbone are looked at.
-        where: For the error line.
-        named: What the file calls a tensor of ours, for the error line.
+        tensors: The tensors of a network, in our names.
+        where: Name of the file, for the error line.
+        named: Gives the file's name of a tensor of ours, for the error line.
 
     Raises:
         UserError: If it is no ResNet, ConvNeXt or Swin.
     """
     body = {k.removeprefix(PREFIX): tuple(v.shape) for k, v in tensors.items() if k.startswith(PREFIX)}
-    kind = next((kind for kind, (_, block) in _SIGNS.items() if block in body), None)
+    kind = next((kind for kind, (_, block) in _SIGNATURES.items() if block in body), None)
     if kind is None:
         raise UserError(f"{where}: the backbone is no ResNet, ConvNeXt or Swin")
     try:
@@ -197,17 +197,16 @@ def measure(tensors: Mapping[str, Tensor], where: str, named: Callable[[str], st
 def identify(
     tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str
 ) -> tuple[str, dict[str, Any], list[int]]:
-    """The timm name, its arguments and the channels of c2 … c5; see `measure`."""
+    """The timm name of a backbone, its arguments, and the channels of c2 … c5. Arguments and errors as in `measure`."""
     shape = measure(tensors, where, named)
     return *shape.identify(), shape.channels
 
 
 def same_answers(name: str, args: dict[str, Any], other: str, others: dict[str, Any]) -> bool:
-    """Whether two timm models compute the same in evaluation, given the same tensors.
+    """Whether two timm models compute the same in evaluation mode, given the same tensors.
 
-    They are built without memory and compared module by module, by what each says of itself: strides, dilations,
-    activations, blur pools, epsilons, and by how a Swin lays its windows. What acts in training only, such as
-    `drop_path_rate`, does not count.
+    Both are built without memory and compared module by module: strides, dilations, activations, blur pools, epsilons,
+    and how a Swin places its windows. Settings that act in training only, such as `drop_path_rate`, do not count.
 
     Raises:
         UserError: If timm has no such model.
@@ -218,13 +217,13 @@ def same_answers(name: str, args: dict[str, Any], other: str, others: dict[str, 
 
 
 def _modules(backbone: Backbone) -> dict[str, str]:
-    told = {}
+    described = {}
     for name, module in backbone.body.named_modules():
         if isinstance(module, SwinTransformerBlock):
-            told[name] = f"{type(module).__name__} {module.window_size} {module.shift_size}"
-        elif not isinstance(module, _IDLE) and not list(module.children()):
-            told[name] = re.sub(r", momentum=[^,)]+", "", repr(module))
-    return told
+            described[name] = f"{type(module).__name__} {module.window_size} {module.shift_size}"
+        elif not isinstance(module, _WITHOUT_EFFECT) and not list(module.children()):
+            described[name] = re.sub(r", momentum=[^,)]+", "", repr(module))
+    return described
 
 
 def _resnet(body: dict[str, tuple[int, ...]]) -> ResNet:

@@ -1,4 +1,4 @@
-"""What every dialect shares: a checkpoint as it was found, and what was made of it."""
+"""What every dialect shares: the checkpoint that it reads and the model that it makes of it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from upernet.vocabulary import vocabulary
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One model of another software, opened and not yet understood.
+    """The files of one model of other software, opened but not interpreted.
 
     Attributes:
-        name: Its files, for error lines.
-        tensors: Its state dict in its own names.
-        meta: Plain values stored beside the tensors.
-        settings: The JSON files beside it, by name.
+        name: Names of the files, for error lines.
+        tensors: The state dict, in the names of that software.
+        meta: Plain values that the file stores beside the tensors.
+        settings: Contents of the JSON files beside it, by file name.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Reading:
-    """A model of ours, not yet built.
+    """A checkpoint in our terms; its network is not built yet.
 
     Attributes:
-        config: Its network.
+        config: Configuration of the network.
         tasks: Its tasks by name.
-        inference: How photographs reach it.
-        tensors: Its state dict in our names.
-        named: What the file calls a tensor of ours.
+        inference: How images are resized for it and shown to it.
+        tensors: The state dict, in our names.
+        named: Gives the file's name of a tensor of ours, for error lines.
     """
 
     config: ModelConfig
@@ -58,7 +58,7 @@ class Reading:
 
 
 class Dialect(Protocol):
-    """A module of this room: one software's way to store a UPerNet."""
+    """A module of this room: how one software stores a UPerNet."""
 
     NAME: str
     SOFTWARE: str
@@ -68,7 +68,7 @@ class Dialect(Protocol):
         ...
 
     def read(self, checkpoint: Checkpoint) -> Reading:
-        """Understand a checkpoint that matches.
+        """Interpret a checkpoint that matches.
 
         Raises:
             WorkError: If a tensor has no place here, or its architecture is not one of ours.
@@ -82,7 +82,7 @@ def warn(line: str) -> None:
 
 
 def three(values: Any, what: str, where: str, scale: float = 1.0, low: float = -math.inf) -> tuple[float, float, float]:
-    """Mean or standard deviation of three channels, divided by `scale`, to more digits than float32 holds.
+    """Mean or standard deviation of the three channels, divided by `scale` and rounded to nine decimals.
 
     Raises:
         UserError: If they are not three finite numbers above `low`.
@@ -97,7 +97,7 @@ def three(values: Any, what: str, where: str, scale: float = 1.0, low: float = -
 
 
 def pool_scales(tensors: Mapping[str, Tensor], said: Any, where: str) -> tuple[int, ...]:
-    """Bins of the PPM's branches: what a file says, else the usual ones.
+    """Bins per side of the PPM's branches, as the file gives them, else 1, 2, 3, 6.
 
     Raises:
         UserError: If they are no numbers of bins, or not as many as there are branches.
@@ -113,21 +113,21 @@ def pool_scales(tensors: Mapping[str, Tensor], said: Any, where: str) -> tuple[i
 
 
 def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reverse the input channels of the first convolution: weights that expect BGR then take RGB."""
+    """Reverse the input channels of the first convolution, so that weights for BGR take RGB."""
     stems = [k for k, v in tensors.items() if k.startswith("backbone.body.") and v.ndim == 4 and v.shape[1] == 3]
     return {k: v.flip(1) if k in stems[:1] else v for k, v in tensors.items()}
 
 
 def class_names(count: int, names: Any, palette: Any = None, where: str = "") -> dict[str, str] | list[str]:
-    """A class table from what a file says, else that of the data set with so many classes, else numbers.
+    """A class table from the names in a file, else that of the data set with as many classes, else numbered names.
 
-    A palette changes no answer, so that a wrong one is left out with a warning.
+    A wrong palette is left out with a warning, since it changes no answer.
 
     Args:
         count: K.
-        names: What should be a list of K names; those that occur again are numbered, and all are made printable.
-        palette: What should be K RGB triples, as lists or an array (K, 3), or none, empty, or `random`.
-        where: For the warning.
+        names: A list of K names, if the value is valid. Repeated names are numbered; all are made printable.
+        palette: K RGB triples as lists or an array (K, 3), if the value is valid; none, empty or `random` are too.
+        where: Name of the file, for the warning.
     """
     standard = {150: "ade20k", 19: "cityscapes", 21: "voc"}.get(count)
     table = vocabulary(standard) if standard else {}
@@ -146,7 +146,7 @@ def class_names(count: int, names: Any, palette: Any = None, where: str = "") ->
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The same names, those that occur again as `door (2)`."""
+    """The same names, with repeated ones numbered: `door (2)`."""
     taken, last, told = set(names), dict[str, int](), list[str]()
     for name in names:
         new, number = name, last.get(name, 0) + 1
@@ -180,16 +180,16 @@ def semantic_tasks(
     dropout: float = 0.1,
     level: int | None = None,
 ) -> dict[str, Task]:
-    """Plain segmentation, with the auxiliary head if there is one, as their tensors in our names show them.
+    """The semantic task, and the auxiliary one if there is one, from the shapes of their tensors.
 
     Args:
-        tensors: In our names.
+        tensors: The state dict, in our names.
         channels: C_i of c2 … c5.
-        names: Class names from the file, if any.
-        palette: Their colours, if any.
-        where: For error lines.
-        dropout: Before the classifiers, in training.
-        level: Which of the levels the auxiliary head reads, 0 … 3; the one its channels fit if none.
+        names: Class names of the file; see `class_names`.
+        palette: Colours of the file; see `class_names`.
+        where: Name of the file, for error lines.
+        dropout: Probability of dropping a channel before the classifiers.
+        level: Backbone level that the auxiliary head reads, 0 … 3; if none, the one whose channels fit.
 
     Raises:
         UserError: If there is a single output channel, or the auxiliary head does not fit its level.
@@ -222,10 +222,10 @@ def semantic_tasks(
 
 
 def require_semantic(model: UPerNet, tasks: Mapping[str, Task], software: str) -> tuple[Semantic, Semantic | None]:
-    """The tasks of a model that other software can hold: plain segmentation, perhaps with its auxiliary head.
+    """The semantic task of a model and its auxiliary one if there is one: the only tasks of other software.
 
     Raises:
-        UserError: If the model has other tasks, or a head or decoder that `software` has not.
+        UserError: If the model has other tasks, or a head or decoder that `software` does not have.
     """
     unknown = [n for n, t in tasks.items() if n not in ("semantic", "auxiliary") or not isinstance(t, Semantic)]
     semantic = tasks.get("semantic")

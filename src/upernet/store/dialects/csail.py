@@ -44,23 +44,23 @@ _MULTITASK: list[Row] = [
     ),
     *((f"decoder.{t}_head.1.{{x}}", f"heads.{t}.classifier.{{x}}") for t in ("object", "part", "material")),
 ]
-# What the authors' own batch norm kept beside its statistics.
+# Buffers of the authors' own batch norm beside its statistics.
 _DROPPED = ["*._tmp_running_mean", "*._tmp_running_var", "*._running_iter"]
 _PIXEL_TABLE, _MULTITASK_TABLE = KeyTable(_COMMON + _PIXEL, _DROPPED), KeyTable(_COMMON + _MULTITASK, _DROPPED)
-# Their evaluators bring what the network says straight to the labels' size.
+# Their evaluators resize logits directly to the size of the labels.
 _INFERENCE = InferenceConfig(short_side=450, max_side=1000, resize_twice=False)
 _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 
 
 def matches(keys: set[str]) -> bool:
-    """Whether these are the names of an encoder and a decoder of theirs, or of one of the two."""
+    """Whether these are the tensor names of the authors' encoder and decoder, or of one of the two."""
     # Their encoder numbers three convolutions of the stem, which no other ResNet does.
     encoder = {"encoder.conv3.weight", "encoder.bn3.weight", "encoder.layer1.0.conv1.weight"}
     return encoder <= keys or any(k.startswith("decoder.ppm_last_conv.") for k in keys)
 
 
 def read(checkpoint: Checkpoint) -> Reading:
-    """Understand the pair; see `Dialect.read`. The multi-task model takes BGR, so that its stem is flipped."""
+    """Interpret the pair; see `Dialect.read`. The multi-task model takes BGR, so its stem is flipped."""
     where, keys = checkpoint.name, checkpoint.tensors.keys()
     for half, sign in (("encoder", "encoder.layer1.0.conv1.weight"), ("decoder", "decoder.ppm_last_conv.0.weight")):
         if sign not in keys:

@@ -85,11 +85,11 @@ _SWIN: list[Row] = [
 _TABLES = {
     "resnet": KeyTable(_HEADS + _resnet_rows()),
     "convnext": KeyTable(_HEADS + _CONVNEXT),
-    # The final norm serves classifiers; no level of the pyramid passes it.
+    # The final norm is for classification; no level of the pyramid passes through it.
     "swin": KeyTable(_HEADS + _SWIN, dropped=["*.relative_position_index", "backbone.layernorm.{x}"]),
 }
 _QKV = ("query", "key", "value")
-# Names in the memory of transformers 5 to those of the files on the hub.
+# Names of modules in transformers 5, and the names in files on the hub.
 _NEWER = (
     (r"^backbone\.swin\.", "backbone."),
     (r"\.attention\.q_proj\.", ".attention.self.query."),
@@ -104,13 +104,13 @@ _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 
 def matches(keys: set[str]) -> bool:
-    """Whether these are the names of its UperNet."""
+    """Whether these are the tensor names of its UperNet."""
     return "decode_head.fpn_bottleneck.conv.weight" in keys and "decode_head.classifier.weight" in keys
 
 
 def read(checkpoint: Checkpoint) -> Reading:
-    """Understand a folder or a state dict of it; see `Dialect.read`."""
-    where, said = checkpoint.name, checkpoint.settings.get(_CONFIG, {})
+    """Interpret a folder or a state dict; see `Dialect.read`."""
+    where, settings = checkpoint.name, checkpoint.settings.get(_CONFIG, {})
     prepared = checkpoint.settings.get(_PREPROCESSOR, {})
     theirs = {_hub_name(k): v for k, v in checkpoint.tensors.items()}
     if len(theirs) < len(checkpoint.tensors):
@@ -121,7 +121,7 @@ def read(checkpoint: Checkpoint) -> Reading:
         raise UserError(
             f"{where}: UperNet on a backbone that is not read; it holds {some!r}; ResNet, ConvNeXt, Swin are"
         )
-    found = said.get("backbone_config")
+    found = settings.get("backbone_config")
     body: dict[str, Any] = found if isinstance(found, dict) else {}
     if body.get("downsample_in_bottleneck") or body.get("downsample_in_first_stage"):
         raise UserError(f"{where}: its ResNet strides elsewhere (downsample_in_…); only the usual one, false, is read")
@@ -144,23 +144,23 @@ def read(checkpoint: Checkpoint) -> Reading:
         backbone=name,
         backbone_args=args,
         width=tensors["decoder.fusion.conv.weight"].shape[0],
-        pool_scales=pool_scales(tensors, said.get("pool_scales"), where),
+        pool_scales=pool_scales(tensors, settings.get("pool_scales"), where),
         level_norm=kind != "resnet",
         level_norm_eps=1e-5 if kind == "swin" else 1e-6,
         mean=mean,
         std=std,
     )
-    names = _names(said.get("id2label"), tensors["heads.semantic.classifier.weight"].shape[0])
-    # Theirs reads the third stage, whatever auxiliary_in_channels says.
+    names = _names(settings.get("id2label"), tensors["heads.semantic.classifier.weight"].shape[0])
+    # Their auxiliary head reads the third stage whatever auxiliary_in_channels is.
     tasks = semantic_tasks(tensors, channels, names, None, where, dropout=0.0, level=2)
     return Reading(config, tasks, _inference(prepared, where), tensors, named)
 
 
-def _names(said: Any, count: int) -> list[str] | None:
-    """Class names by id, or none where there are only the library's default ones, which say nothing."""
-    if not isinstance(said, dict):
+def _names(id2label: Any, count: int) -> list[str] | None:
+    """Class names by id, or none if they are the library's default names."""
+    if not isinstance(id2label, dict):
         return None
-    names = [str(said.get(str(i), f"class {i}")) for i in range(count)]
+    names = [str(id2label.get(str(i), f"class {i}")) for i in range(count)]
     silent = all(name in (f"LABEL_{i}", f"class {i}") for i, name in enumerate(names))
     return None if silent else names
 
@@ -168,7 +168,7 @@ def _names(said: Any, count: int) -> list[str] | None:
 def _normalisation(
     prepared: Mapping[str, Any], where: str
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation for images in [0, 1]; theirs are for pixels times `rescale_factor`."""
+    """Mean and standard deviation for images in [0, 1]. The library's are for pixels times `rescale_factor`."""
     factor = prepared.get("rescale_factor", 1 / 255) if prepared.get("do_rescale", True) else 1
     if not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
         raise UserError(f"{where}: {_PREPROCESSOR} rescale_factor {factor!r} is no positive number; such as {1 / 255}")
@@ -176,28 +176,31 @@ def _normalisation(
         return (0.0, 0.0, 0.0), (1 / (255 * factor),) * 3
     values: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
     for key in values:
-        said = prepared.get(key)
-        if said is not None:
-            values[key] = (said,) * 3 if isinstance(said, (int, float)) else said
+        value = prepared.get(key)
+        if value is not None:
+            values[key] = (value,) * 3 if isinstance(value, (int, float)) else value
     mean = three(values["image_mean"], f"{_PREPROCESSOR} image_mean", where, 255 * factor)
     return mean, three(values["image_std"], f"{_PREPROCESSOR} image_std", where, 255 * factor, low=0)
 
 
 def _inference(prepared: Mapping[str, Any], where: str) -> InferenceConfig:
-    """The size to which their processor brings images, as a shorter side: here the aspect is always kept.
+    """The size to which their processor resizes images, as a length of the shorter side.
 
-    `{height, width}` stretches there, so that only images of that aspect reach the network as they do there. A size
-    that is neither that nor `{shortest_edge}` is left out with a warning.
+    `{height, width}` stretches images there and keeps their aspect here, so that only images of that aspect are resized
+    alike. A size that is neither that nor `{shortest_edge}` is left out with a warning.
     """
     if prepared.get("do_resize") is False:
         return InferenceConfig()
-    said = prepared.get("size")
-    size = {"shortest_edge": 512} if said is None else {"shortest_edge": said} if isinstance(said, int) else said
+    given = prepared.get("size")
+    if given is None or isinstance(given, int):
+        size: Any = {"shortest_edge": 512 if given is None else given}
+    else:
+        size = given
     sides = {k: v for k, v in size.items() if v is not None} if isinstance(size, dict) else {}
     known = sides.keys() in ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
     if not known or not all(isinstance(v, int) and v >= 32 for v in sides.values()):
         warn(
-            f"{where}: {_PREPROCESSOR} size {said!r} is left out, images keep their own; valid: "
+            f"{where}: {_PREPROCESSOR} size {given!r} is left out, images keep their own; valid: "
             "{'height': 512, 'width': 512} or {'shortest_edge': 512}, from 32 pixels"
         )
         return InferenceConfig()
@@ -208,7 +211,7 @@ def _inference(prepared: Mapping[str, Any], where: str) -> InferenceConfig:
 def write(
     model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Tensors, and the JSON files beside them, as `from_pretrained` reads them.
+    """The tensors and the JSON files that `from_pretrained` of the library reads.
 
     Raises:
         UserError: If the library has no such network.
@@ -230,7 +233,7 @@ def write(
     if kind == "swin":
         theirs = split_attention(theirs, _QKV, "qkv")
         theirs = with_position_indices(theirs, ".attention.self.relative_position_bias_table")
-    said: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "architectures": ["UperNetForSemanticSegmentation"],
         "model_type": "upernet",
         "backbone_config": backbone,
@@ -243,7 +246,7 @@ def write(
     if auxiliary is not None:
         if auxiliary.level != "c4":
             raise UserError(f"{SOFTWARE} puts the auxiliary head on 'c4'; this model's reads {auxiliary.level!r}")
-        said |= {
+        settings |= {
             "auxiliary_in_channels": model.backbone.channels[2],
             "auxiliary_channels": tensors["heads.auxiliary.classifier.weight"].shape[1],
             "auxiliary_num_convs": auxiliary.convs,
@@ -260,11 +263,11 @@ def write(
         "image_std": list(config.std),
         "do_reduce_labels": len(names) == 150,
     }
-    return theirs, {_CONFIG: said, _PREPROCESSOR: prepared}
+    return theirs, {_CONFIG: settings, _PREPROCESSOR: prepared}
 
 
 def _backbone_config(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
-    """What the library needs to build a backbone.
+    """The settings from which the library builds a backbone.
 
     Raises:
         UserError: If it is a ResNet with groups, other widths, or averaging shortcuts.
@@ -286,7 +289,7 @@ def _backbone_config(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, An
 
 
 def _hub_name(key: str) -> str:
-    """The name on the hub of a tensor that may bear the newer one."""
+    """The name that files on the hub give to a tensor, from its newer or its older name."""
     if ".blocks." in key or key.startswith("backbone.swin."):
         for newer, older in _NEWER:
             key = re.sub(newer, older, key)

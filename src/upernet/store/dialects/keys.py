@@ -1,4 +1,4 @@
-"""Tables of names: what a tensor is called there, and what it is called here."""
+"""Tables of tensor names in another software and in ours."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from torch import Tensor
 from upernet.errors import WorkError
 
 Row = tuple[str, str]
-"""Their template and ours. `{x}` stands for one or more digits or letters up to the next dot, `*` for all that is left;
-both sides hold the same ones."""
+"""Template of a name in the other software, and of the same name in ours.
+
+`{x}` stands for the characters up to the next dot, `*` for the rest of the name. Both templates hold the same ones.
+"""
 
 _WILD = re.compile(r"\{(\w+)\}|\*")
 
 
 class KeyTable:
-    """Names of tensors in another software and here, read in either direction; the first row that fits counts."""
+    """Translates tensor names in either direction. The first row that matches counts."""
 
     def __init__(self, rows: Iterable[Row], dropped: Iterable[str] = ()) -> None:
         """Compile a table.
 
         Args:
             rows: Templates of their names and ours.
-            dropped: Templates of their names that hold nothing of ours.
+            dropped: Templates of their names that have no counterpart in ours.
         """
         rows = list(rows)
         self._to_ours = [(_pattern(theirs), _template(ours)) for theirs, ours in rows]
@@ -49,7 +51,7 @@ class KeyTable:
         return _rename(tensors, self._to_theirs, where)
 
     def their_name(self, ours: str) -> str:
-        """What a tensor of ours is called there, or its own name where no row has it."""
+        """Their name of a tensor of ours, or the given name if no row matches."""
         return _renamed(ours, self._to_theirs) or ours
 
 
@@ -59,7 +61,7 @@ def conv_norm(theirs: str, ours: str, conv: str, norm: str) -> list[Row]:
 
 
 def some(keys: Iterable[str]) -> str:
-    """A few of many names, for one line."""
+    """The first three names, and how many more there are, for an error line."""
     names = [ascii(key)[1:-1][:120] for key in sorted(keys)]  # a stranger's names may hold what a terminal obeys
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from upernet.store.dialects.base import (
     semantic_tasks,
     three,
 )
+from upernet.store.dialects.config_text import read_assignments
 from upernet.store.dialects.keys import KeyTable, Row
 from upernet.store.dialects.swin import toolbox_merging, with_position_indices
 from upernet.tasks import Semantic
@@ -89,7 +89,7 @@ _ORIGINAL_SWIN: list[Row] = [
     ("backbone.layers.{i}.blocks.*", "backbone.body.layers_{i}.blocks.*"),
     ("backbone.norm{i}.{x}", "decoder.norms.{i}.{x}"),
 ]
-# The last two are those of the backbones' authors, whose code used the toolbox's heads.
+# The last two are layouts of the backbones' authors, whose code used the toolbox's heads.
 _TABLES = {
     "deep": KeyTable(_HEADS + _DEEP_STEM),
     "plain": KeyTable(_HEADS + _PLAIN_STEM),
@@ -99,18 +99,18 @@ _TABLES = {
     "original_swin": KeyTable(_HEADS + _ORIGINAL_SWIN, dropped=["*.attn.relative_position_index"]),
 }
 _MERGING = r"backbone\.body\.layers_\d\.downsample\.(reduction\.weight|norm\.(weight|bias))"
-# Steps of a test pipeline that leave images at their own size.
+# Steps of a test pipeline that do not resize images.
 _SIZELESS = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")
 _IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 
 
 def matches(keys: set[str]) -> bool:
-    """Whether these are the names of MMSegmentation's UPerHead."""
+    """Whether these are the tensor names of MMSegmentation's UPerHead."""
     return "decode_head.fpn_bottleneck.conv.weight" in keys and "decode_head.conv_seg.weight" in keys
 
 
 def read(checkpoint: Checkpoint) -> Reading:
-    """Understand a file of MMSegmentation; see `Dialect.read`."""
+    """Interpret a file of MMSegmentation; see `Dialect.read`."""
     where, meta = checkpoint.name, checkpoint.meta
     kind = _kind(checkpoint.tensors.keys(), "backbone.")
     if kind is None:
@@ -120,11 +120,11 @@ def read(checkpoint: Checkpoint) -> Reading:
     tensors = table.to_ours(checkpoint.tensors, where)
     if kind == "swin":  # the original merges patches as timm does
         tensors = toolbox_merging(tensors, _MERGING)
-    said = _settings(next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), ""))
-    model = _dict(said.get("model"))
+    settings = read_assignments(next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), ""))
+    model = _dict(settings.get("model"))
     head = _dict(model.get("decode_head"))
     _refuse_other_settings(where, model, kind)
-    bgr, mean, std = _preprocessing(said, model, where)
+    bgr, mean, std = _preprocessing(settings, model, where)
     if bgr:
         tensors = flip_stem(tensors)
     name, args, channels = identify(tensors, where, table.their_name)
@@ -136,14 +136,14 @@ def read(checkpoint: Checkpoint) -> Reading:
         backbone_args=args,
         width=tensors["decoder.fusion.conv.weight"].shape[0],
         pool_scales=pool_scales(tensors, head.get("pool_scales"), where),
-        # The rows of 769×769 are the published ones with it; their names say so where no configuration does.
+        # Of the published models, those of 769×769 have it; the file name tells where there is no configuration.
         align_corners=bool(head.get("align_corners", "769x769" in Path(where).name + str(meta.get("config")))),
         level_norm=kind not in ("deep", "plain"),
         level_norm_eps=1e-5 if kind.endswith("swin") else 1e-6,
         mean=mean,
         std=std,
     )
-    inference = _inference(said, model, len(tasks["semantic"].classes), config.align_corners)
+    inference = _inference(settings, model, len(tasks["semantic"].classes), config.align_corners)
     return Reading(config, tasks, inference, tensors, table.their_name)
 
 
@@ -215,7 +215,7 @@ def write(
 
 
 def _backbone(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
-    """What MMSegmentation needs to build a backbone.
+    """The settings from which MMSegmentation builds a backbone.
 
     Raises:
         UserError: If it has none of this shape.
@@ -250,7 +250,7 @@ def _backbone(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
 
 
 def _auxiliary_head(auxiliary: Semantic, channels: list[int]) -> dict[str, Any]:
-    """What MMSegmentation needs to build an auxiliary head, beside what it shares with the main one.
+    """The settings from which MMSegmentation builds an auxiliary head, without those that both heads share.
 
     Raises:
         UserError: If it reads the pyramid instead of the backbone.
@@ -287,10 +287,10 @@ def _auxiliary_level(model: dict[str, Any], where: str) -> int | None:
 
 
 def _refuse_other_settings(where: str, model: dict[str, Any], kind: str) -> None:
-    """Settings that no tensor shows must be the ones run here.
+    """Refuse settings that no tensor shows and that are not those of our network.
 
     Raises:
-        UserError: If one is not.
+        UserError: For the first such setting.
     """
     head = _dict(model.get("decode_head"))
     aligned = bool(head.get("align_corners", False))
@@ -306,9 +306,9 @@ def _refuse_other_settings(where: str, model: dict[str, Any], kind: str) -> None
         "decode_head": {"in_index": ((0, 1, 2, 3),), "input_transform": ("multiple_select", None), "dilation": (1,)},
         "auxiliary_head": {"dilation": (1,), "align_corners": (aligned,), "kernel_size": (3,)},
     }
-    for name, settings in valid.items():
+    for name, keys in valid.items():
         block = _dict(model.get(name))
-        for key, allowed in settings.items():
+        for key, allowed in keys.items():
             value = tuple(block[key]) if isinstance(block.get(key), list) else block.get(key)
             if value is not None and value not in allowed:
                 raise UserError(f"{where}: {name}.{key} {value!r} is not run here; valid: {allowed[0]!r}")
@@ -319,7 +319,7 @@ def _refuse_other_settings(where: str, model: dict[str, Any], kind: str) -> None
             raise UserError(
                 f"{where}: {name}.norm_cfg.eps {norm.get('eps', 1e-5)!r} is not run here; valid: {epsilon!r}"
             )
-        # None is not nothing: it leaves the activation out.
+        # An explicit None leaves the activation out.
         act, activation = block.get("act_cfg", {}), "GELU" if body and kind not in ("deep", "plain") else "ReLU"
         found = act.get("type", activation) if isinstance(act, dict) else act
         if found != activation:
@@ -339,7 +339,7 @@ def _kind(keys: Any, prefix: str) -> str | None:
 
 
 def _preprocessing(
-    said: dict[str, Any], model: dict[str, Any], where: str
+    settings: dict[str, Any], model: dict[str, Any], where: str
 ) -> tuple[bool, tuple[float, float, float], tuple[float, float, float]]:
     """Whether the network sees BGR, and mean and standard deviation of RGB in [0, 1].
 
@@ -348,8 +348,8 @@ def _preprocessing(
     """
     for name, block in (
         ("model.data_preprocessor", _dict(model.get("data_preprocessor"))),
-        ("data_preprocessor", _dict(said.get("data_preprocessor"))),
-        ("img_norm_cfg", {"to_rgb": True} | _dict(said.get("img_norm_cfg"))),
+        ("data_preprocessor", _dict(settings.get("data_preprocessor"))),
+        ("img_norm_cfg", {"to_rgb": True} | _dict(settings.get("img_norm_cfg"))),
     ):
         mean, std = block.get("mean"), block.get("std")
         if _is_read(mean) and _is_read(std):
@@ -361,13 +361,14 @@ def _preprocessing(
     return False, three(mean, "mean", where, 255), three(std, "std", where, 255)
 
 
-def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligned: bool) -> InferenceConfig:
-    """The test pipeline's box and windows; else those of the data set with so many classes in the published recipes.
+def _inference(settings: dict[str, Any], model: dict[str, Any], classes: int, aligned: bool) -> InferenceConfig:
+    """Sizes and windows of the test pipeline, else those of the published recipes for as many classes.
 
-    A `Resize` that does not keep the aspect stretches there, which is never done here: its box gives the shorter side.
+    A `Resize` that does not keep the aspect stretches images there, which is never done here. The shorter side of its
+    box is used.
     """
     box: Any = (2049, 1025) if aligned and classes == 19 else (2048, 1024) if classes == 19 else (2048, 512)
-    steps = _steps(said.get("test_pipeline"))
+    steps = _steps(settings.get("test_pipeline"))
     for step in steps:
         found = step.get("img_scale") or step.get("scale")
         if _pair(found):
@@ -377,7 +378,7 @@ def _inference(said: dict[str, Any], model: dict[str, Any], classes: int, aligne
     # In 1.x, where it holds the scale itself, it stretches unless told otherwise.
     resize = next((step for step in steps if step.get("type") == "Resize"), {})
     stretched = resize and not resize.get("keep_ratio", "scale" not in resize)
-    test = _dict(model.get("test_cfg")) or _dict(said.get("test_cfg"))
+    test = _dict(model.get("test_cfg")) or _dict(settings.get("test_cfg"))
     window, stride = test.get("crop_size"), test.get("stride")
     if test.get("mode") != "slide" or not (_pair(window) and _pair(stride)):
         published = aligned and classes == 19 and not test
@@ -396,7 +397,7 @@ def _pair(value: Any) -> bool:
 
 
 def _is_read(value: Any) -> bool:
-    """Whether the text gives a value, all of it: what is no literal reads as none."""
+    """Whether a value was read completely. An expression that is no literal reads as none."""
     return value is not None and not (isinstance(value, (list, tuple)) and any(v is None for v in value))
 
 
@@ -407,34 +408,3 @@ def _steps(pipeline: Any) -> list[dict[str, Any]]:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _settings(text: str) -> dict[str, Any]:
-    """The top-level assignments of a configuration, read as text: nothing in it is run."""
-    try:
-        tree = ast.parse(text[:1_000_000])
-        return {
-            target.id: None if (value := _literal(node.value)) is ... else value
-            for node in tree.body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-
-
-def _literal(node: ast.expr) -> Any:
-    """A value made of literals and `dict(…)`; anything else is `...`, none in lists and left out of mappings."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {k.arg: value for k in node.keywords if k.arg and (value := _literal(k.value)) is not ...}
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {k.value: value for k, v in pairs if isinstance(k, ast.Constant) and (value := _literal(v)) is not ...}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        values = [None if (value := _literal(v)) is ... else value for v in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError):
-        return ...

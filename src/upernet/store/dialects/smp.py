@@ -49,48 +49,50 @@ _OWN_ENCODERS = (
     "resnext101_32x32d",
 )
 _CONFIG = "config.json"
-# What a configuration may say beside arguments of the encoder: shown by tensors, or refused below.
-_SHOWN = {
+# Keys of a configuration other than arguments of the encoder: tensors show them, or they are checked below.
+_SHOWN_BY_TENSORS = {
     "encoder_name", "encoder_depth", "encoder_weights", "decoder_channels", "decoder_use_norm", "in_channels",
     "classes", "activation", "upsampling", "aux_params", "output_stride",
 }  # fmt: skip
 # Arguments of encoders that change nothing in evaluation, or nothing for images of any size.
-_IDLE = {
+_WITHOUT_EFFECT = {
     "drop_rate", "drop_path_rate", "drop_block_rate", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate",
     "pretrained", "img_size", "strict_img_size", "dynamic_img_size", "dynamic_img_pad", "always_partition",
 }  # fmt: skip
-# Arguments by which timm decides whether a Swin's last stages shift their windows; no tensor shows them.
-_BUILT = ("always_partition", "img_size")
+# Arguments that decide whether the last stages of timm's Swin shift their windows; no tensor shows them.
+_WINDOW_LAYOUT = ("always_partition", "img_size")
 
 
 def matches(keys: set[str]) -> bool:
-    """Whether these are the names of its UPerNet."""
+    """Whether these are the tensor names of its UPerNet."""
     return "segmentation_head.0.weight" in keys and any(
         k.startswith(("decoder.fpn_lateral_blocks.", "decoder.fpn_stages.")) for k in keys
     )
 
 
 def read(checkpoint: Checkpoint) -> Reading:
-    """Understand a model of 0.5 or later; see `Dialect.read`."""
-    where, said = checkpoint.name, checkpoint.settings.get(_CONFIG, {})
+    """Interpret a model of 0.5 or later; see `Dialect.read`."""
+    where, settings = checkpoint.name, checkpoint.settings.get(_CONFIG, {})
     if any(k.startswith("decoder.fpn_stages.") for k in checkpoint.tensors):
         raise UserError(f"{where}: UPerNet of segmentation_models_pytorch 0.4, another network; 0.5 and later are read")
     for key, valid in (("activation", (None, "identity")), ("upsampling", (4,)), ("output_stride", (32, None))):
-        if said.get(key, valid[0]) not in valid:
-            raise UserError(f"{where}: {_CONFIG} has {key} {said[key]!r}; read is {valid[0]!r}")
-    norm = said.get("decoder_use_norm", "batchnorm")
+        if settings.get(key, valid[0]) not in valid:
+            raise UserError(f"{where}: {_CONFIG} has {key} {settings[key]!r}; read is {valid[0]!r}")
+    norm = settings.get("decoder_use_norm", "batchnorm")
     norm = {"type": norm.lower()} if isinstance(norm, str) else norm
     if norm is not True and not (
         isinstance(norm, dict) and norm.get("type") == "batchnorm" and norm.get("eps", 1e-5) == 1e-5
     ):
-        raise UserError(f"{where}: {_CONFIG} has decoder_use_norm {said['decoder_use_norm']!r}; read is 'batchnorm'")
+        raise UserError(
+            f"{where}: {_CONFIG} has decoder_use_norm {settings['decoder_use_norm']!r}; read is 'batchnorm'"
+        )
     table = _TIMM if any(k.startswith("encoder.model.") for k in checkpoint.tensors) else _OWN
     tensors = table.to_ours(checkpoint.tensors, where)
     name, args, channels = identify(tensors, where, table.their_name)
-    _check_encoder(said, name, args, where)
+    _check_encoder(settings, name, args, where)
     if family(tensors) == "swin":
-        built = {k: said[k] for k in _BUILT if said.get(k) is not None}
-        args = {**args, "shift_first": True, "always_partition": False, **built}
+        layout = {k: settings[k] for k in _WINDOW_LAYOUT if settings.get(k) is not None}
+        args = {**args, "shift_first": True, "always_partition": False, **layout}
     config = ModelConfig(
         backbone=name,
         backbone_args=args,
@@ -102,18 +104,22 @@ def read(checkpoint: Checkpoint) -> Reading:
     return Reading(config, tasks, InferenceConfig(), tensors, table.their_name)
 
 
-def _check_encoder(said: Mapping[str, Any], name: str, args: dict[str, Any], where: str) -> None:
+def _check_encoder(settings: Mapping[str, Any], name: str, args: dict[str, Any], where: str) -> None:
     """Compare the encoder that the configuration names with the one that the tensors show.
 
-    Anti-aliased ResNets, other strides and activations have the tensors of plain ones.
+    ResNets with anti-aliasing, other strides or other activations have the same tensors as plain ones.
 
     Raises:
-        UserError: If the configuration's would answer otherwise, or nobody can say.
+        UserError: If the named encoder computes something else, or if that cannot be decided.
     """
-    given = {k: v for k, v in said.items() if v is not None and k not in _SHOWN | _IDLE and k[:1] != "_"}
-    encoder = str(said.get("encoder_name"))
+    given = {
+        k: v
+        for k, v in settings.items()
+        if v is not None and k not in _SHOWN_BY_TENSORS | _WITHOUT_EFFECT and k[:1] != "_"
+    }
+    encoder = str(settings.get("encoder_name"))
     timm_name = encoder.removeprefix("tu-")
-    # Its own ones that are not in the list have other tensors, or names that timm lacks.
+    # Its other own encoders have other tensors, or names that timm lacks.
     if timm_name == encoder and encoder not in _OWN_ENCODERS:
         for key, value in given.items():
             if args.get(key) != value:
@@ -130,10 +136,10 @@ def _check_encoder(said: Mapping[str, Any], name: str, args: dict[str, Any], whe
 def write(
     model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Tensors, and the JSON beside them, as `from_pretrained` of the library reads them.
+    """The tensors and the JSON file that `from_pretrained` of the library reads.
 
     Raises:
-        UserError: If it has no such network.
+        UserError: If the library has no such network.
     """
     semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
     config = model.config
@@ -152,10 +158,10 @@ def write(
                 f"{SOFTWARE} shifts the windows of a Swin before it pads, so that {config.backbone!r} would answer "
                 "otherwise; written are ResNet, ConvNeXt, and Swin with backbone_args.shift_first"
             )
-        built = {k: v for k, v in config.backbone_args.items() if k in _BUILT}
-        args |= {"always_partition": True, "strict_img_size": False, **built}
+        layout = {k: v for k, v in config.backbone_args.items() if k in _WINDOW_LAYOUT}
+        args |= {"always_partition": True, "strict_img_size": False, **layout}
     own = name in _OWN_ENCODERS and not args
-    said = {
+    settings = {
         "_model_class": "UPerNet",
         "encoder_name": name if own else f"tu-{name}",
         "encoder_depth": 5,
@@ -169,4 +175,4 @@ def write(
         "aux_params": None,
         **args,
     }
-    return (_OWN if own else _TIMM).to_theirs(tensors, config.backbone), {_CONFIG: said}
+    return (_OWN if own else _TIMM).to_theirs(tensors, config.backbone), {_CONFIG: settings}

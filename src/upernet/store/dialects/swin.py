@@ -1,4 +1,4 @@
-"""Where the Swin of other software differs from timm's in more than names."""
+"""Differences between the Swin tensors of other software and timm's that are more than names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def toolbox_merging(tensors: Mapping[str, Tensor], pattern: str, *, back: bool =
     maps: position by position in the order (0,0), (1,0), (0,1), (1,1), each with all channels.
 
     Args:
-        tensors: With the merging's linear (out, 4C) and norm (4C,).
-        pattern: Regular expression that their names match.
-        back: From the original's layout to the toolbox's.
+        tensors: A state dict. Patch merging has a linear weight (out, 4C) and a norm (4C,).
+        pattern: Regular expression that matches the names of these tensors.
+        back: Reorder from the original's layout to the toolbox's instead.
     """
     return {k: _reorder(v, back) if re.fullmatch(pattern, k) else v for k, v in tensors.items()}
 
@@ -33,12 +33,12 @@ def _reorder(x: Tensor, back: bool) -> Tensor:
 
 
 def join_attention(tensors: Mapping[str, Tensor], names: tuple[str, str, str], joined: str) -> dict[str, Tensor]:
-    """Query, key and value to one tensor.
+    """Concatenate the query, key and value tensors of each attention.
 
     Args:
         tensors: State dict.
-        names: What the three are called, such as `query`; they stand between dots.
-        joined: What the one is called.
+        names: Their three names, such as `query`, which stand between dots.
+        joined: The name of the concatenated tensor.
     """
     result: dict[str, Tensor] = {}
     for key, value in tensors.items():
@@ -48,7 +48,7 @@ def join_attention(tensors: Mapping[str, Tensor], names: tuple[str, str, str], j
         elif parts[1] == names[0]:
             three = [tensors.get(f"{parts[0]}.{name}.{parts[2]}") for name in names]
             whole = [x for x in three if x is not None]
-            # One of them missing shows as a wrong shape, which is told by name later.
+            # If one of them is missing, the shape is wrong, which is reported by name later.
             result[f"{parts[0]}.{joined}.{parts[2]}"] = torch.cat(whole)
     return result
 
