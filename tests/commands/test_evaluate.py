@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import socket
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ import torch
 import yaml
 from fake_data import cityscapes
 from PIL import Image
+from processes import Starter, by_srun, by_torchrun, in_two_processes
 
 import upernet
 import upernet.files as files
@@ -130,52 +126,11 @@ def test_maps_for_the_server_of_cityscapes(place: Path, tmp_path: Path) -> None:
 # --- several processes ----------------------------------------------------------------------------------------------
 
 
-def by_torchrun(rank: int, port: int) -> dict[str, str]:
-    """What torchrun tells the first or second of two processes."""
-    known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    return {name: str(value) for name, value in known.items()} | {"MASTER_ADDR": "127.0.0.1"}
-
-
-def by_srun(rank: int, port: int) -> dict[str, str]:
-    """What srun does; the port follows from the number of the job."""
-    counts = dict.fromkeys(("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"), "2")
-    numbers = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0, "SLURM_NNODES": 1}
-    job = {"SLURM_JOB_ID": str(port), "SLURM_JOB_NAME": "upernet", "SLURM_NODELIST": "localhost"}
-    return counts | {name: str(value) for name, value in numbers.items()} | job
-
-
-Starter = Callable[[int, int], dict[str, str]]
-
-
-def _rank(rank: int, port: int, start: Starter, arguments: list[str]) -> None:
-    torch.set_num_threads(1)  # threads do not survive a fork
-    os.environ |= start(rank, port)
-    os._exit(main(arguments))
-
-
-def in_two_processes(arguments: list[str], start: Starter = by_torchrun) -> list[int | None]:
-    """Exit codes of the command run by two processes, as torchrun or srun would start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        ranks = [context.Process(target=_rank, args=(rank, port, start, arguments)) for rank in range(2)]
-        for process in ranks:
-            process.start()
-    for process in ranks:
-        process.join(60)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    return [process.exitcode for process in ranks]
-
-
 @pytest.mark.parametrize("start", [by_torchrun, by_srun])
 def test_two_processes_report_what_one_does(start: Starter, place: Path, tmp_path: Path) -> None:
     one = report(place, tmp_path / "one.json")
-    assert in_two_processes(words(place, "--out", tmp_path / "two.json"), start) == [0, 0]
+    codes, errors = in_two_processes(words(place, "--out", tmp_path / "two.json"), start)
+    assert codes == [0, 0], errors
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["results"] == one["results"]
     assert two["results"][0]["images"] > 2
@@ -194,9 +149,7 @@ def test_srun_must_say_how_many_processes_belong_on_a_machine(
     )
 
 
-def test_an_image_that_fails_in_one_process_stops_both(
-    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_image_that_fails_in_one_process_stops_both(place: Path, tmp_path: Path) -> None:
     """The second picture is the second process's."""
     cityscapes(tmp_path / "town", counts={"val": 2})
     broken = sorted((tmp_path / "town").rglob("*_leftImg8bit.png"))[1]
@@ -205,11 +158,12 @@ def test_an_image_that_fails_in_one_process_stops_both(
     config["data"]["sources"]["town"]["dataset"]["init_args"]["root"] = str(tmp_path / "town")
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(config))
     arguments = ["evaluate", "--config", str(tmp_path / "broken.yaml"), "--model", str(place / "model")]
-    assert in_two_processes([*arguments, "--out", str(tmp_path / "report.json")]) == [1, 1]
+    codes, errors = in_two_processes([*arguments, "--out", str(tmp_path / "report.json")])
+    assert codes == [1, 1]
     assert not (tmp_path / "report.json").exists()
-    errors = sorted(capfd.readouterr().err.splitlines())
-    assert "upernet: another process of this evaluation has stopped; its own line says why" in errors
-    assert any(line.startswith("upernet: source 'town': ") and broken.name in line for line in errors)
+    first, second = (text.splitlines()[-1] for text in errors)
+    assert first == "upernet: another process of this evaluation has stopped; its own line says why"
+    assert second.startswith("upernet: source 'town': ") and broken.name in second
 
 
 @pytest.mark.parametrize("command", ["evaluate", "benchmark"])

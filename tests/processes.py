@@ -1,0 +1,111 @@
+"""Commands in processes of their own that are forked from one that has imported everything.
+
+A fresh Python takes many times as long to import torch and Lightning as a small training takes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from upernet.cli import main
+
+PRELOAD = [
+    "jsonargparse",
+    "pytest",
+    "upernet.commands.evaluate",
+    "upernet.engine.class_weights",
+    "upernet.engine.trainer",
+    "upernet.store.loading",
+    "upernet.tasks.object",
+    "upernet.tasks.part",
+    "upernet.tasks.scene",
+]
+"""What a child finds imported: a test module starts by importing pytest, the commands import the rest when they run."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(PRELOAD)
+
+TIMEOUT = 240
+"""Seconds after which a process hangs, on a machine that does other things too."""
+
+Starter = Callable[[int, int], dict[str, str]]
+"""From a rank, 0 or 1, and a port to the environment variables with which a program starts this rank."""
+
+
+def by_torchrun(rank: int, port: int) -> dict[str, str]:
+    """What torchrun tells each of two processes."""
+    known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    return {name: str(value) for name, value in known.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def by_srun(rank: int, port: int) -> dict[str, str]:
+    """What srun tells them; Lightning adds the last four digits of the job's number to 15000, which gives the port."""
+    counts = dict.fromkeys(("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"), "2")
+    numbers = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0, "SLURM_NNODES": 1}
+    job = {"SLURM_JOB_ID": f"1{port - 15000:04d}", "SLURM_JOB_NAME": "upernet", "SLURM_NODELIST": "localhost"}
+    return counts | {name: str(value) for name, value in numbers.items()} | job
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command in a process and session of its own."""
+
+    process: BaseProcess
+    errors: Path
+
+    def finish(self, seconds: float = TIMEOUT) -> tuple[int | None, str]:
+        """Exit code, minus the signal if one ended it, and what was written to the error stream."""
+        self.process.join(seconds)
+        return self.process.exitcode, self.errors.read_text()
+
+
+@contextmanager
+def running(words: list[str], environment: dict[str, str] | None = None) -> Iterator[Running]:
+    """`upernet` with these words, ended with the block at the latest."""
+    with TemporaryDirectory() as folder:
+        errors = Path(folder) / "errors.txt"
+        errors.touch()
+        process = _context.Process(target=_command, args=(words, environment or {}, errors))
+        process.start()
+        try:
+            yield Running(process, errors)
+        finally:
+            process.kill()
+            process.join()
+
+
+def _command(words: list[str], environment: dict[str, str], errors: Path) -> None:
+    os.setsid()
+    os.environ |= environment
+    with errors.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    raise SystemExit(main(words))
+
+
+def in_two_processes(words: list[str], start: Starter = by_torchrun) -> tuple[list[int | None], list[str]]:
+    """Exit codes and error streams of a command that two processes run together, by rank."""
+    port = _free_port()
+    with running(words, start(0, port)) as first, running(words, start(1, port)) as second:
+        codes, errors = zip(first.finish(), second.finish(), strict=True)
+    return list(codes), list(errors)
+
+
+def _free_port() -> int:
+    """A port that srun can name."""
+    while True:
+        port = random.SystemRandom().randrange(15000, 25000)
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
