@@ -17,7 +17,7 @@ from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.inference.views import resize
 from upernet.labels import IGNORE
 from upernet.model import UPerNet
-from upernet.store.archives.archive import read_checkpoint
+from upernet.store.archives import read_checkpoint
 from upernet.store.dialects import mmseg
 from upernet.tasks import CrossEntropy, Semantic
 

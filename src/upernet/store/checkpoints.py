@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from upernet.errors import UserError, WorkError
-from upernet.store.archives.archive import read_checkpoint, read_index, read_settings
+from upernet.store.archives import read_checkpoint, read_index, read_settings
 from upernet.store.dialects.base import Checkpoint
 from upernet.store.dialects.keys import some
 from upernet.zoo.download import file_hash, published_hash

@@ -10,7 +10,7 @@ from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
 from upernet.model.build import as_run, build_model, check_fits, fill, plan_model
-from upernet.store.archives.archive import read_safetensors
+from upernet.store.archives import read_safetensors
 from upernet.store.foreign import read_foreign
 from upernet.store.native import CONFIG, WEIGHTS, is_native, read_model_config
 from upernet.zoo.fetch import fetch_model

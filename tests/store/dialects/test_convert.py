@@ -30,7 +30,7 @@ from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
 from upernet.model.build import as_run, build_model
-from upernet.store.archives.archive import read_checkpoint
+from upernet.store.archives import read_checkpoint
 from upernet.store.dialects import huggingface, mmseg
 from upernet.store.dialects.backbones import identify
 from upernet.store.dialects.base import Checkpoint

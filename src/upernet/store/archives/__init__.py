@@ -1,1 +1,12 @@
-"""Files of tensors, read without executing anything in them."""
+"""Files of tensors, read without executing anything in them.
+
+A file's structure is checked first (`zip_format`, `legacy_format`): no entry may be compressed, shared or longer than
+the file. Its pickle becomes inert descriptions (`pickles`, `globals`, `descriptions`) within a `budget` of steps. What
+those claim of tensors and arrays is compared with what the file holds and with what a UPerNet could need, and only when
+all of it fits are tensors made (`building`). A safetensors file is checked by its header (`safetensors_format`).
+"""
+
+from upernet.store.archives.descriptions import Placeholder
+from upernet.store.archives.reader import read_checkpoint, read_index, read_safetensors, read_settings
+
+__all__ = ["Placeholder", "read_checkpoint", "read_index", "read_safetensors", "read_settings"]

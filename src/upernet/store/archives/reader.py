@@ -1,0 +1,116 @@
+"""The public functions: a file is opened, its format is found, and whatever is wrong becomes one line with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from upernet.errors import UserError, WorkError
+from upernet.store.archives.descriptions import RefusedError
+from upernet.store.archives.json_format import parse_index, parse_settings
+from upernet.store.archives.legacy_format import read_legacy
+from upernet.store.archives.safetensors_format import read_tensors
+from upernet.store.archives.zip_format import read_zip
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Whatever a checkpoint file holds, on the CPU, with nothing of it executed.
+
+    Args:
+        path: A file of `torch.save`, of today's zip format or the one before PyTorch 1.6, or a safetensors file. Its
+            content decides which, not its name.
+
+    Returns:
+        Nested dicts, lists, tuples, plain values, tensors and numpy arrays. Ordered and default dicts are dicts,
+        parameters and storages are tensors, devices are strings, objects of unknown classes are `Placeholder`s.
+        Tensors share memory where the saved ones did.
+
+    Raises:
+        UserError: If there is no such file.
+        WorkError: If it is damaged, no checkpoint, or asks for what no checkpoint needs.
+    """
+    return _opened(Path(path), _read)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        UserError: If there is no such file.
+        WorkError: If it is none, damaged, or claims what no UPerNet has.
+    """
+    tensors: dict[str, Tensor] = _opened(path, read_tensors)
+    return tensors
+
+
+def read_index(path: Path) -> list[Path]:
+    """The files over which an index (`….index.json`) spreads a checkpoint, each once; none is opened.
+
+    Raises:
+        UserError: If there is no such index.
+        WorkError: If it is none, or names anything else than files beside it.
+    """
+    files: list[Path] = _opened(path, parse_index)
+    return files
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON file that describes a checkpoint.
+
+    Raises:
+        UserError: If there is no such file.
+        WorkError: If it holds anything else than a mapping, a key twice, or more than a description needs.
+    """
+    settings: dict[str, Any] = _opened(path, parse_settings)
+    return settings
+
+
+def _opened(path: Path, read: Callable[[Path, BufferedReader], Any]) -> Any:
+    """What `read` makes of a file; whatever it raises becomes one line."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the checkpoint file, such as {path / 'checkpoint.pth'}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is a device or pipe; give a file")  # opening one may wait for ever
+    try:
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({_line(getattr(error, 'strerror', None) or error)})") from error
+    with file:
+        try:
+            return read(path, file)
+        except RefusedError as error:
+            raise WorkError(f"{path}: {_line(error)}") from error
+        # Damage can surface as nearly any exception: of zipfile, struct, codecs, numpy, torch, or for want of memory.
+        except Exception as error:
+            raise WorkError(f"{path}: damaged, or no checkpoint ({type(error).__name__}: {_line(error)})") from error
+
+
+def _line(value: object) -> str:
+    text = " ".join(str(value)[:1000].split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def _read(path: Path, file: BufferedReader) -> Any:
+    size = file.seek(0, 2)
+    file.seek(0)
+    start = file.read(512)
+    file.seek(0)
+    if not start:
+        raise RefusedError("is empty")
+    if start.startswith(b"PK\x03\x04"):
+        return read_zip(file, size)
+    promising = start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+    if not promising and start.lstrip().startswith(b"<"):
+        raise RefusedError("is a web page, not a checkpoint; the download failed, fetch it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise RefusedError("is a pointer of Git LFS, not the checkpoint itself; fetch it with git lfs pull")
+    if promising or (path.suffix == ".safetensors" and start[0] != 0x80):
+        return read_tensors(path, file)
+    if start[0] != 0x80:
+        raise RefusedError(f"no checkpoint: starts with {start[:8]!r}, expected a file of torch.save or safetensors")
+    return read_legacy(file, size)
