@@ -16,9 +16,14 @@ from upernet.store.dialects.backbones import identify, measure, same_answers
 
 
 @cache
-def tensors(name: str) -> dict[str, Tensor]:
+def backbone(name: str) -> Backbone:
+    """Without memory for its tensors."""
     with torch.device("meta"):
-        return {f"backbone.{k}": v for k, v in Backbone(name, {}).state_dict().items()}
+        return Backbone(name, {})
+
+
+def tensors(name: str) -> dict[str, Tensor]:
+    return {f"backbone.{k}": v for k, v in backbone(name).state_dict().items()}
 
 
 RESNET50 = {"depth": 50, "stem_channels": 64, "base_channels": 64}
@@ -111,9 +116,28 @@ def test_what_a_layout_cannot_hold_is_told_in_one_line(write: Any, name: str) ->
         write(measure(tensors(name), name), name)
 
 
-@pytest.mark.parametrize("name", ["resnext50_32x4d", "resnext101_64x4d", "wide_resnet101_2", "resnext101_32x16d"])
-def test_grouped_and_wide_ones_go_by_their_names(name: str) -> None:
-    assert identify(tensors(name), "x")[:2] == (name, {})
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet50",
+        "resnet101c",
+        "resnet50s",
+        "resnet50d",
+        "resnet152",
+        "convnext_small",
+        "convnext_xlarge",
+        "swin_base_patch4_window12_384",
+        "swin_large_patch4_window7_224",
+        "resnext50_32x4d",
+        "resnext101_64x4d",
+        "resnext101_32x16d",
+        "wide_resnet101_2",
+    ],
+)
+def test_backbones_are_told_from_their_tensors(name: str) -> None:
+    """Grouped and wide ones go by their names too."""
+    assert identify(tensors(name), "x") == (name, {}, backbone(name).channels)
 
 
 @pytest.mark.parametrize(
