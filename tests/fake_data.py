@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from upernet.data.sets.facade import Facade
-from upernet.data.sets.voc import VOC_LABELS
+from upernet.data.sets.voc import NAMES as VOC_NAMES
 from upernet.data.source import Annotation, Item, Source
 from upernet.labels import ClassSets
 from upernet.tasks import Task
@@ -145,7 +145,7 @@ def voc(root: Path, *, counts: dict[str, int] | None = None, size: Size = SIZE) 
         listing.parent.mkdir(parents=True, exist_ok=True)
         listing.write_text("\n".join(names) + "\n")
         for name in names:
-            mask = blocks(name, [0, VOC_LABELS.index("cat"), VOC_LABELS.index("person")], size)
+            mask = blocks(name, [0, VOC_NAMES.index("cat"), VOC_NAMES.index("person")], size)
             _save(root / "JPEGImages" / f"{name}.jpg", Image.fromarray(picture(mask)))
             mask[:2] = 255
             stored = Image.fromarray(mask.astype(np.uint8), mode="P")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import upernet
 from upernet.cli import main, read_options
-from upernet.data.sets.voc import VOC_LABELS
+from upernet.data.sets.voc import NAMES as VOC_NAMES
 from upernet.labels import ClassSets
 from upernet.store.loading import load_model
 from upernet.tasks import Scene
@@ -104,7 +104,7 @@ def test_evaluate_on_some_sources_another_split_and_size(run: Path, tmp_path: Pa
 def test_a_report_is_json_for_everybody(run: Path, fake_root: Path, tmp_path: Path) -> None:
     """The standard has no NaN, and a class that no image shows has no accuracy."""
     content = recipe(fake_root, tmp_path)
-    meaning = dict.fromkeys(VOC_LABELS) | {"cat": "else", "person": "building", "bird": ["else", "building"]}
+    meaning = dict.fromkeys(VOC_NAMES) | {"cat": "else", "person": "building", "bird": ["else", "building"]}
     content["data"]["sources"] = {
         "voc": {
             "dataset": {

@@ -36,16 +36,12 @@ class Labels:
     colours: tuple[Colour, ...]
 
     @classmethod
-    def of(cls, spec: Sequence[str] | Mapping[str, str] | str) -> Labels:
-        """A table from names alone (colours are made), a mapping name → `"#rrggbb"`, or the name of a published list.
+    def of(cls, spec: Sequence[str] | Mapping[str, str]) -> Labels:
+        """A table from names alone (colours are made), or from a mapping name → `"#rrggbb"`.
 
         Raises:
-            UserError: If a name is repeated, a colour is none, or there is no such list.
+            UserError: If there is no name, a name is repeated, or a colour is none.
         """
-        if isinstance(spec, str):
-            from upernet.vocabulary import vocabulary
-
-            spec = vocabulary(spec)
         names = tuple(str(name) for name in spec)
         repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:

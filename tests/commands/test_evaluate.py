@@ -18,7 +18,7 @@ import upernet
 import upernet.files as files
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig
-from upernet.engine.submission import CITYSCAPES_IDS
+from upernet.data.sets.cityscapes import CLASSES
 from upernet.model import UPerNet
 from upernet.store.native import save_model
 from upernet.tasks import Semantic
@@ -120,7 +120,7 @@ def test_maps_for_the_server_of_cityscapes(place: Path, tmp_path: Path) -> None:
     assert path.relative_to(tmp_path) == Path("maps/town/semantic/testtown0_000000_000019_predicted.png")
     with Image.open(path) as image:
         assert (image.mode, image.size) == ("L", (32, 24))
-        assert set(np.unique(np.asarray(image)).tolist()) <= set(CITYSCAPES_IDS.values())
+        assert set(np.unique(np.asarray(image)).tolist()) <= {label.id for label in CLASSES}
 
 
 # --- several processes ----------------------------------------------------------------------------------------------

@@ -20,11 +20,10 @@ from PIL import Image
 
 import upernet.commands.prepare
 from upernet.cli import main
-from upernet.commands.prepare import CITYSCAPES_IDS as ALL_IDS
-from upernet.commands.prepare import draw_polygons, voc_palette
+from upernet.commands.prepare import draw_polygons
 from upernet.data import VOC, Cityscapes
+from upernet.data.sets.voc import PALETTE
 from upernet.errors import UserError, WorkError
-from upernet.vocabulary import vocabulary
 
 # Labels of Cityscapes that are classes, by the id of the class.
 ROAD, BUILDING, SKY, PERSON, CAR = 0, 2, 10, 11, 13
@@ -129,14 +128,6 @@ def test_what_reaches_beyond_the_image_is_cut(tmp_path: Path) -> None:
     expected = np.full((8, 8), X)
     expected[:3] = SKY
     np.testing.assert_array_equal(draw(tmp_path, ("sky", [[-3, -3], [20, -3], [20, 2], [-3, 2]])), expected)
-
-
-def test_labels_are_those_of_the_specification(spec_dir: Path) -> None:
-    spec = json.loads((spec_dir / "cityscapes.json").read_text())
-    drawn = {label["name"]: label for label in spec["labels"] if label["id"] >= 0}
-    assert {name: number for number, name in enumerate(ALL_IDS)} == {n: label["id"] for n, label in drawn.items()}
-    assert upernet.commands.prepare._train_ids() == {n: label["trainId"] for n, label in drawn.items()}
-    assert list(upernet.commands.prepare.UNDRAWN) == [label["name"] for label in spec["labels"] if label["id"] < 0]
 
 
 @pytest.mark.parametrize(
@@ -427,7 +418,7 @@ def test_voc_aug(devkit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open(devkit / "SegmentationClassAug" / "2008_000001.png") as mask:
         assert mask.mode == "P"
         np.testing.assert_array_equal(np.asarray(mask), blocks("sbd 2008_000001", [0, 8, 15], SMALL))
-        assert mask.getpalette() == list(voc_palette())
+        assert mask.getpalette() == list(PALETTE)
     source = VOC(root=str(devkit))
     items = source.items("trainaug")
     assert [i.id for i in items] == train + added
@@ -436,12 +427,6 @@ def test_voc_aug(devkit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for item in items:
         source.read(item)
     assert not unfinished(devkit)
-
-
-def test_the_palette_is_that_of_voc() -> None:
-    colours = ["#" + voc_palette()[3 * i : 3 * i + 3].hex() for i in range(256)]
-    assert colours[:21] == list(vocabulary("voc").values())
-    assert (colours[255], len(set(colours))) == ("#e0e0c0", 256)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,14 @@ def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
             image_files(folder)
 
 
+def test_predictions_keep_the_label_ids_and_the_images_ids(tmp_path: Path) -> None:
+    source = pair(tmp_path, np.zeros((2, 3)))
+    assert source.prediction_ids("mask").tolist() == [0, 1, 2, 255]
+    assert source.prediction_file("/a/../../b") == "a/b.png"
+    many = ImageMaskFolder(root="", labels=[str(i) for i in range(300)])
+    assert many.prediction_ids("mask")[[0, 299, -1]].tolist() == [0, 299, 65535]
+
+
 def test_a_source_comes_back_from_yaml() -> None:
     for source in (Memory(labels=["a", "b"], salt=3), ImageMaskFolder(root="~/x", ignore_value=None)):
         again = from_class_path(Source, to_plain(source), "here")  # type: ignore[type-abstract]

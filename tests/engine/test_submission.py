@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fake_data import Memory
 from PIL import Image
 
-from upernet.data.mixture import Supervision
-from upernet.engine.submission import CITYSCAPES_IDS, file_name, numbering, writer
-from upernet.errors import UserError
-from upernet.labels import IGNORE, ClassSets, Labels
-from upernet.vocabulary import vocabulary
+from upernet.data import ADE20K, Cityscapes, Source
+from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.mixture import LabelledSource, bind_sources
+from upernet.engine.submission import writer
+from upernet.labels import IGNORE
+from upernet.tasks import Object, Semantic, Task
 
 
-def own(name: str) -> ClassSets:
-    names = list(vocabulary(name))
-    return ClassSets.of(names, Labels.of(names))
+def bound(dataset: Source, task: Task, classes: dict[str, str | list[str] | None] | None = None) -> LabelledSource:
+    config = SourceConfig(dataset=dataset, targets={"it": TargetConfig(classes=classes or {})})
+    return bind_sources(DataConfig(sources={"my/town": config}), {"it": task})["my/town"]
 
 
-def test_cityscapes_gets_its_label_ids(spec_dir: Path) -> None:
-    table = json.loads((spec_dir / "cityscapes.json").read_text())
-    train_ids = {int(train): int(number) for number, train in table["id_to_trainId"].items() if 0 <= train < 255}
-    kind, numbers = numbering(own("cityscapes"))
-    assert kind == "cityscapes"
-    assert numbers[:19].tolist() == [train_ids[i] for i in range(19)]
-    assert list(CITYSCAPES_IDS) == table["classes"]
+def written(source: LabelledSource, folder: Path, item: str, groups: list[int]) -> tuple[str, str, list[int]]:
+    """Place, mode and values of the map that is written for a row of predicted groups."""
+    save = writer(folder, source)
+    save(item, "../object", source.targets["it"], torch.tensor([groups]))
+    (path,) = folder.rglob("*.png")
+    with Image.open(path) as image:
+        return path.relative_to(folder).as_posix(), image.mode, np.asarray(image)[0].tolist()
 
 
-def test_ade20k_counts_from_1() -> None:
-    kind, numbers = numbering(own("ade20k"))
-    assert (kind, numbers.tolist()) == ("ade20k", [*range(1, 151), 0])
+def test_a_data_set_says_numbers_and_names(tmp_path: Path) -> None:
+    cityscapes = bound(Cityscapes(root=""), Semantic(labels="cityscapes"))
+    place = "my_town/___object/ulm_000000_000019_predicted.png"
+    told = written(cityscapes, tmp_path / "1", "ulm_000000_000019", [0, 13, 18, IGNORE])
+    assert told == (place, "L", [7, 26, 33, 0])
+    ade20k = bound(ADE20K(root=""), Semantic(labels="ade20k"))
+    told = written(ade20k, tmp_path / "2", "validation/ADE_val_1", [0, 149, IGNORE])
+    assert told == ("my_town/___object/ADE_val_1.png", "L", [1, 150, 0])
 
 
-def test_others_keep_their_sources_ids() -> None:
-    sets = ClassSets.of(
-        ["sky", "cloud", "car", "void"], Labels.of(["air", "car"]), {"sky": "air", "cloud": "air", "void": None}
-    )
-    kind, numbers = numbering(sets)
-    assert (kind, numbers.tolist()) == ("own", [0, 2, 255])
-    many = [str(i) for i in range(300)]
-    assert numbering(ClassSets.of(many, Labels.of(many)))[1][-1] == 65535
-
-
-def test_file_names() -> None:
-    for item in ("frankfurt_000000_000294", "val/frankfurt/frankfurt_000000_000294_leftImg8bit"):
-        assert file_name("cityscapes", item) == "frankfurt_000000_000294_predicted.png"
-    assert file_name("ade20k", "validation/ADE_val_00000001") == "ADE_val_00000001.png"
-    assert file_name("own", "/a/../../b") == "a/b.png"
-    with pytest.raises(
-        UserError, match="image 'street' has no name of Cityscapes; for example frankfurt_000000_000294"
-    ):
-        file_name("cityscapes", "street")
+def test_a_group_has_the_number_of_the_first_label_that_uses_it(tmp_path: Path) -> None:
+    dataset = Memory(labels=["sky", "cloud", "car", "void"])
+    source = bound(dataset, Object(labels=["air", "car"]), {"sky": "air", "cloud": "air", "void": None})
+    told = written(source, tmp_path, "one", [0, 1, IGNORE])
+    assert told == ("my_town/___object/one.png", "L", [0, 2, 255])
 
 
 @pytest.mark.parametrize(("count", "mode", "void"), [(3, "L", 255), (300, "I;16", 65535)])
-def test_files(count: int, mode: str, void: int, tmp_path: Path) -> None:
+def test_more_labels_than_a_byte_holds_make_16_bit_files(count: int, mode: str, void: int, tmp_path: Path) -> None:
     names = [str(i) for i in range(count)]
-    supervision = Supervision("mask", ClassSets.of(names, Labels.of(names)), dense=True, evaluate=True, average=None)
-    save = writer(tmp_path, "my/town")
-    save("deep/one", "../object", supervision, torch.tensor([[0, count - 1, IGNORE]]))
-    path = tmp_path / "my_town" / "___object" / "deep" / "one.png"
-    with Image.open(path) as image:
-        assert image.mode == mode
-        assert np.asarray(image).tolist() == [[0, count - 1, void]]
+    source = bound(Memory(labels=names), Object(labels=names))
+    told = written(source, tmp_path, "deep/one", [0, count - 1, IGNORE])
+    assert told == ("my_town/___object/deep/one.png", mode, [0, count - 1, void])

@@ -19,10 +19,8 @@ from upernet.errors import UserError, WorkError, check
 from upernet.files import check_writable, write_whole
 from upernet.plain import to_plain
 
-PHOTOS = {"cityscapes": (1024, 2048), "ade20k": (512, 683), "voc": (375, 500)}
-"""Height and width of the photographs of a data set, the most frequent ones where they differ."""
 PHOTO = (512, 683)
-"""The same where the data set is none of these."""
+"""Height and width of a photograph of a data set that is not known by its classes."""
 PROTOCOL = (
     "network, logits to the size of the answer and arg-max are timed, loading and resizing the image are not; device "
     "waited for before and after each image; gradients off, cuDNN benchmark off; contenders take turns image by image"
@@ -171,13 +169,14 @@ def _sizes(
     size: tuple[int, int] | None, tasks: Mapping[str, Task], inference: InferenceConfig
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of the network's input and of the label map."""
+    from upernet.data.sets import SETS
     from upernet.inference.views import network_size
-    from upernet.vocabulary import vocabulary
 
     if size is not None:
         return size, size
     names = [list(task.classes.names) for task in tasks.values()]
-    photo = next((photo for data, photo in PHOTOS.items() if list(vocabulary(data)) in names), PHOTO)
+    known = (kind.photograph for kind in SETS.values() if kind.photograph and list(kind.classes) in names)
+    photo = next(known, PHOTO)
     return network_size(*photo, inference), photo
 
 

@@ -114,14 +114,14 @@ def evaluate(
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
         with Progress(console=status, disable=rank > 0 or not status.is_terminal, transient=True) as bar:
             task = bar.add_task("evaluating", total=images)
-            for name, source in bound.items():
+            for source in bound.values():
                 results += evaluate_source(
                     network,
                     tasks,
                     source,
                     inference,
                     advance=lambda: bar.advance(task),
-                    save=None if save_predictions is None else writer(save_predictions, name),
+                    save=None if save_predictions is None else writer(save_predictions, source),
                     rank=rank,
                     world=world,
                 )

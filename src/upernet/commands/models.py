@@ -18,13 +18,8 @@ if TYPE_CHECKING:
 
     from upernet.zoo.published import Published
 
-DATA = {
-    "own": "own mixture",
-    "cityscapes": "Cityscapes",
-    "ade20k": "ADE20K",
-    "voc": "VOC 2012",
-    "broden_plus": "Broden+",
-}
+MIXTURE = "own mixture"
+"""What a model inside the package was trained on, for the table."""
 COLUMNS = ("name", "data", "backbone", "crop", "steps", "mIoU", "ms+flip", "GB", "fps", "weights")
 NUMBERS = range(3, 9)
 """Columns that are aligned on the right."""
@@ -93,9 +88,17 @@ def _shipped(folder: Path) -> dict[str, Any]:
     return {**_record(model), "shipped": True}
 
 
+def _title(dataset: str) -> str:
+    """The data set of a record as people write it."""
+    from upernet.data.sets import SETS
+    from upernet.data.sets.broden_plus import TITLE
+
+    return {"own": MIXTURE, "broden_plus": TITLE}.get(dataset) or SETS[dataset].title
+
+
 def _fits(record: dict[str, Any], pattern: str) -> bool:
     texts = [str(record[key]).lower() for key in ("name", "dataset", "backbone")]
-    texts.append(DATA.get(record["dataset"], "").lower())
+    texts.append(_title(record["dataset"]).lower())
     return any(pattern in text or fnmatchcase(text, pattern) for text in texts)
 
 
@@ -104,7 +107,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
     crop, steps, single, scales = record["crop"], record["steps"], record["miou_ms_flip"], record["miou_ms"]
     return [
         record["name"],
-        DATA.get(record["dataset"], record["dataset"]),
+        _title(record["dataset"]),
         record["backbone"],
         f"{crop[0]}x{crop[1]}" if crop else "",
         f"{steps // 1000}k" if steps else "",

@@ -19,24 +19,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from upernet.data.images import MAX_PIXELS, image_size, read_mask
+from upernet.data.sets.cityscapes import DRAWN, IMAGE, LABEL_IDS, LABELS, POLYGONS, TRAIN_IDS, UNLABELLED, Cityscapes
+from upernet.data.sets.voc import PALETTE, VOC
+from upernet.data.source import read_lines
 from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
 
-UNLABELLED = 255
-PUBLISHED = {
-    "cityscapes": {"train": 2975, "val": 500},
-    "voc_aug": {"train": 1464, "val": 1449, "masks": 11355, "aug": 9118, "trainaug": 10582},
-}
-"""Numbers of files that the data sets are published with."""
-
-CITYSCAPES_IDS = (
-    *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground"),
-    *("road", "sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel"),
-    *("pole", "polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider"),
-    *("car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
-)
-"""Names of all labels that Cityscapes draws, by id; `license plate` has the id -1 and is never drawn."""
-UNDRAWN = ("license plate",)
+NAMES = ("cityscapes", "voc_aug")
+"""What can be prepared."""
+SBD_MASKS = 11355
+"""Masks of SBD as published."""
 
 TOLD = 50
 """Faults that are told one by one; a set that is unpacked by half has thousands of the same."""
@@ -65,8 +57,8 @@ def prepare(inputs: list[str], sbd: str | None = None, workers: int = 0) -> int:
     Raises:
         UserError: If the name or the folder is none that can be prepared.
     """
-    if inputs[0] not in PUBLISHED:
-        raise UserError(f"prepare: nothing named {inputs[0]!r} to prepare; valid: {', '.join(PUBLISHED)}")
+    if inputs[0] not in NAMES:
+        raise UserError(f"prepare: nothing named {inputs[0]!r} to prepare; valid: {', '.join(NAMES)}")
     if len(inputs) != 2:
         raise UserError(f"prepare: give one folder after {inputs[0]}; for example upernet prepare {inputs[0]} data/set")
     if workers < 0:
@@ -123,12 +115,10 @@ Make = Callable[[Path], np.ndarray]
 
 
 def _prepare_cityscapes(root: str, workers: int) -> int:
-    from upernet.data.sets.cityscapes import IMAGE, LABEL_IDS, POLYGONS, Cityscapes
-
     folder = Cityscapes(root=root).folder
     jobs: dict[str, list[Job]] = {}
     images = {}
-    for split in PUBLISHED["cityscapes"]:
+    for split in ("train", "val"):
         photos = folder / "leftImg8bit" / split
         images[split] = sum(not p.name.startswith(".") for p in photos.rglob(f"*{IMAGE}"))
         jobs[split] = list(_cityscapes_jobs(photos, folder / "gtFine" / split))
@@ -138,9 +128,10 @@ def _prepare_cityscapes(root: str, workers: int) -> int:
             "get gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com"
         )
     outcomes = _work([job for split in jobs.values() for job in split], _make_train_ids, 19, workers)
-    for split, count in PUBLISHED["cityscapes"].items():
+    for split in jobs:
         of_split = [outcomes[job] for job in jobs[split]]
-        _report(f"{split}: {_count(of_split, 'label maps')}", sum(not o.fault for o in of_split), count)
+        made = sum(not o.fault for o in of_split)
+        _report(f"{split}: {_count(of_split, 'label maps')}", made, Cityscapes.published[split])
         if images[split] != len(of_split):
             print(f"{split}: {images[split]:,} images in leftImg8bit, but annotations of {len(of_split):,}")
     compared = [o for o in outcomes.values() if o.pixels]
@@ -161,8 +152,6 @@ def _cityscapes_jobs(photos: Path, labels: Path) -> Iterator[Job]:
     Polygons go first: published trainIds are drawn from them, and differ from labelIds in about 0.2 % of the pixels,
     at edges.
     """
-    from upernet.data.sets.cityscapes import IMAGE, LABEL_IDS, POLYGONS, TRAIN_IDS
-
     files = [p for kind in (POLYGONS, LABEL_IDS) for p in labels.rglob(f"*{kind}") if not p.name.startswith(".")]
     for stem in sorted({p.parent / p.name.removesuffix(POLYGONS).removesuffix(LABEL_IDS) for p in files}):
         image = photos / stem.parent.relative_to(labels) / f"{stem.name}{IMAGE}"
@@ -172,9 +161,6 @@ def _cityscapes_jobs(photos: Path, labels: Path) -> Iterator[Job]:
 
 def _prepare_voc_aug(root: str, sbd: str | None, workers: int) -> int:
     import scipy.io  # noqa: F401 (if it is missing, that is told before any work)
-
-    from upernet.data.sets.voc import VOC
-    from upernet.data.source import read_lines
 
     voc = VOC(root=root)
     folder = voc.folder
@@ -203,10 +189,9 @@ def _prepare_voc_aug(root: str, sbd: str | None, workers: int) -> int:
         masks.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{masks}: {error.strerror}; valid: a folder that can be written") from None
-    outcomes = _work(jobs, _make_sbd_mask, 21, workers, palette=voc_palette())
-    published = PUBLISHED["voc_aug"]
+    outcomes = _work(jobs, _make_sbd_mask, 21, workers, palette=PALETTE)
     found = list(outcomes.values())
-    _report(f"SegmentationClassAug: {_count(found, 'masks')}", sum(not o.fault for o in found), published["masks"])
+    _report(f"SegmentationClassAug: {_count(found, 'masks')}", sum(not o.fault for o in found), SBD_MASKS)
     lost = [o.job.target.stem for o in found if o.fault and o.job.target.stem in set(aug)]
     if lost:
         print(
@@ -216,7 +201,7 @@ def _prepare_voc_aug(root: str, sbd: str | None, workers: int) -> int:
     for split, names in (("aug", aug), ("trainaug", trainaug)):
         _write_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", names)
     for split, names in (("train", train), ("val", val), ("aug", aug), ("trainaug", trainaug)):
-        _report(f"{split}.txt: {len(names):,} images", len(names), published[split])
+        _report(f"{split}.txt: {len(names):,} images", len(names), VOC.published[split])
     return int(any(o.fault for o in found))
 
 
@@ -397,14 +382,6 @@ def _is_sound(path: Path, size: tuple[int, int] | None, classes: int) -> bool:
     return (size is None or labels.shape == size[::-1]) and bool(known.all())
 
 
-def _train_ids() -> dict[str, int]:
-    """Every label of Cityscapes that is drawn → its trainId, `UNLABELLED` for those that no class stands for."""
-    from upernet.vocabulary import vocabulary
-
-    classes = {name: number for number, name in enumerate(vocabulary("cityscapes"))}
-    return {name: classes.get(name, UNLABELLED) for name in CITYSCAPES_IDS}
-
-
 def _make_train_ids(source: Path) -> np.ndarray:
     return draw_polygons(source) if source.suffix == ".json" else _from_label_ids(source)
 
@@ -412,13 +389,12 @@ def _make_train_ids(source: Path) -> np.ndarray:
 def _from_label_ids(path: Path) -> np.ndarray:
     """A `labelIds` PNG as trainIds; -1, stored as 255, is unlabelled."""
     ids = read_mask(path)
-    table = np.full(256, len(CITYSCAPES_IDS), dtype=np.int64)
-    table[: len(CITYSCAPES_IDS)] = list(_train_ids().values())
-    table[255] = UNLABELLED
-    known = ((ids >= 0) & (ids < len(CITYSCAPES_IDS))) | (ids == 255)
+    table = np.full(256, UNLABELLED, dtype=np.uint8)
+    table[: len(DRAWN)] = [label.train_id for label in DRAWN]
+    known = ((ids >= 0) & (ids < len(DRAWN))) | (ids == 255)
     if not known.all():
-        raise UserError(f"{path}: value {ids[~known][0]} is no label id; valid: 0 to {len(CITYSCAPES_IDS) - 1}, or 255")
-    return table[ids].astype(np.uint8)
+        raise UserError(f"{path}: value {ids[~known][0]} is no label id; valid: 0 to {len(DRAWN) - 1}, or 255")
+    return table[ids]
 
 
 def draw_polygons(path: Path) -> np.ndarray:
@@ -433,7 +409,8 @@ def draw_polygons(path: Path) -> np.ndarray:
     Raises:
         UserError: If the file is no polygon file, or holds a label that Cityscapes does not have.
     """
-    table = _train_ids()
+    train_ids = {label.name: label.train_id for label in DRAWN}
+    undrawn = {label.name for label in LABELS} - train_ids.keys()
     try:
         content = json.loads(path.read_bytes())
         width, height, objects = int(content["imgWidth"]), int(content["imgHeight"]), list(content["objects"])
@@ -448,12 +425,12 @@ def draw_polygons(path: Path) -> np.ndarray:
     picture = Image.new("L", (width, height), UNLABELLED)
     pen = ImageDraw.Draw(picture)
     for label, points in shapes:
-        name = label if label in table or label in UNDRAWN else label.removesuffix("group")
-        if name in UNDRAWN:
+        name = label if label in train_ids or label in undrawn else label.removesuffix("group")
+        if name in undrawn:
             continue
-        if name not in table:
+        if name not in train_ids:
             raise UserError(f"{path}: label {label!r} is none of Cityscapes; valid: for example road, car, cargroup")
-        pen.polygon(points, fill=table[name])
+        pen.polygon(points, fill=train_ids[name])
     return np.array(picture)
 
 
@@ -482,12 +459,3 @@ def _make_sbd_mask(path: Path) -> np.ndarray:
             f"{path}: GTcls.Segmentation holds {labels.dtype} of shape {labels.shape}; expected uint8 of two dimensions"
         )
     return np.ascontiguousarray(labels)
-
-
-def voc_palette() -> bytes:
-    """The 256 colours of VOC's PNGs: the bits of an index, three at a time, are the colours' bits from the highest."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for index in range(256):
-        for bit in range(8):
-            colours[index, bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-    return colours.tobytes()

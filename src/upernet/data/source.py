@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,6 +77,14 @@ class Source(Configurable, ABC):
             raise UserError(f"{path}: no folder {lacking} in it; {hint}")
         return folder
 
+    title: ClassVar[str] = ""
+    """Name of a published data set as people write it."""
+    classes: ClassVar[Mapping[str, str]] = {}
+    """Class → colour, such as `"#804080"`, in the order of the label ids; empty if no list of classes is published."""
+    published: ClassVar[Mapping[str, int]] = {}
+    """Split → number of its images as published."""
+    photograph: ClassVar[tuple[int, int] | None] = None
+    """Height and width of its photographs in pixels, the most frequent ones where they differ; none if not known."""
     layout: ClassVar[str] = "its images and annotations"
     """What the folder should hold, for the error line."""
     origin: ClassVar[str] = ""
@@ -137,6 +145,32 @@ class Source(Configurable, ABC):
         """A mask file as own label ids (H, W), int16 or int32: too narrow to compute with."""
         return read_mask(path)
 
+    def prediction_ids(self, annotation: str) -> np.ndarray:
+        """The numbers that a file of predicted labels holds, as the data set's benchmark reads it.
+
+        Args:
+            annotation: Which of the source's annotations is predicted.
+
+        Returns:
+            (L + 1,) int64: the number of each of the L labels, here its id, and last that of unlabelled pixels.
+        """
+        count = len(self.annotations[annotation].labels)
+        return np.array([*range(count), 255 if count <= 255 else 65535])
+
+    def prediction_file(self, item: str) -> str:
+        """Where the predicted labels of an image belong, below a folder of their own.
+
+        Args:
+            item: The image's id, such as `town/street_1`.
+
+        Returns:
+            A relative path of a PNG file that never leaves the folder.
+
+        Raises:
+            UserError: If the image has no name by which the benchmark knows it.
+        """
+        return "/".join(path_parts(item)) + ".png"
+
     def find(self, place: str, *endings: str) -> list[Path]:
         """Files below a sub-folder whose names end so, sorted by path, hidden ones left out.
 
@@ -187,6 +221,11 @@ class Source(Configurable, ABC):
             count = f"{len(alone):,} of {len(alone) + len(named):,} label maps of split {split!r} have none"
             raise UserError(f"{alone[0]}: no image belongs to it; {count}; in {self.folder}, {self.expectation}")
         return list(items)
+
+
+def path_parts(item: str) -> list[str]:
+    """The parts of an image's id, without those that would lead elsewhere in a file system."""
+    return [part for part in item.split("/") if part not in ("", ".", "..")]
 
 
 def _size(size: tuple[int, ...]) -> str:

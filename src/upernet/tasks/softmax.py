@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upernet.contract import Loss, Task
+from upernet.data.sets import published_classes
 from upernet.errors import UserError
 from upernet.labels import ClassSets, Labels
 from upernet.plain import from_class_path
@@ -26,7 +27,7 @@ class SoftmaxTask(Task):
 
     labels: list[str] | dict[str, str] | str = field(default_factory=list)
     """Class names in the order of the logits, a mapping of names to colours such as `"#4682b4"`, or the name of a
-    published list: `ade20k`, `cityscapes` or `voc`."""
+    published list: `ade20k`, `camvid`, `cityscapes` or `voc`."""
 
     losses: list[Loss] = field(default_factory=list)
     """Terms of the loss, each with its `weight`, such as `upernet.tasks.CrossEntropy` or `upernet.tasks.Dice`; the
@@ -55,7 +56,7 @@ class SoftmaxTask(Task):
     @property
     def classes(self) -> Labels:
         """The table that `labels` gives or names."""
-        return Labels.of(self.labels)
+        return Labels.of(published_classes(self.labels) if isinstance(self.labels, str) else self.labels)
 
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
         """The weighted sum of `losses`, in the label space of the source."""

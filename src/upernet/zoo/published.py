@@ -19,7 +19,7 @@ class Published:
         name: File name of the weights without date, hash and suffix; the folder's where there are several files.
         dataset: `cityscapes`, `ade20k`, `voc` or `broden_plus`.
         backbone: In words; IN-21K and the like name the images it was pre-trained on where the zoo has several.
-        classes: Vocabulary of its output, see `upernet.vocabulary`.
+        classes: Classes of its output: the data set whose classes they are.
         addresses: The weights: one file, or the authors' pair of encoder and decoder.
         sha256: First digits of the file's sha256, which its name carries.
         hub: The same weights, converted, on the Hugging Face hub.

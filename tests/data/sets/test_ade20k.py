@@ -53,6 +53,12 @@ def test_labels() -> None:
     assert (len(labels), labels[0], labels[2], labels[149]) == (150, "wall", "sky", "flag")
 
 
+def test_predictions_count_from_1() -> None:
+    source = ADE20K(root="")
+    assert source.prediction_ids("mask").tolist() == [*range(1, 151), 0]
+    assert source.prediction_file("validation/ADE_val_00000001") == "ADE_val_00000001.png"
+
+
 def test_a_value_beyond_the_classes_is_told(root: Path) -> None:
     source = ADE20K(root=str(root))
     item = source.items("train")[0]

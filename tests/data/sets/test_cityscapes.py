@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fake_data import CITYSCAPES_IDS, SMALL, as_train_ids, blocks, cityscapes
 from PIL import Image
 
 from upernet.data import Cityscapes
+from upernet.data.sets.cityscapes import CLASSES, DRAWN, LABELS
 from upernet.errors import UserError
 
 LAYOUT = "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelTrainIds.png"
@@ -47,6 +49,26 @@ def test_the_test_split_has_no_labels(tmp_path: Path) -> None:
 def test_labels() -> None:
     labels = Cityscapes(root="").annotations["mask"].labels
     assert (len(labels), labels[0], labels[13], labels[18]) == (19, "road", "car", "bicycle")
+
+
+def test_the_table_is_that_of_the_specification(spec_dir: Path) -> None:
+    spec = json.loads((spec_dir / "cityscapes.json").read_text())
+    rows = [(o["name"], o["id"], o["trainId"], "#" + bytes(o["color"]).hex()) for o in spec["labels"]]
+    assert list(map(tuple, LABELS)) == rows
+    assert [label.id for label in DRAWN] == list(range(34))
+    assert [label.train_id for label in CLASSES] == list(range(19))
+
+
+def test_predictions_have_the_label_ids_and_names_of_the_server(spec_dir: Path) -> None:
+    source = Cityscapes(root="")
+    table = json.loads((spec_dir / "cityscapes.json").read_text())["trainId_to_id"]
+    assert source.prediction_ids("mask").tolist() == [*(table[str(i)] for i in range(19)), 0]
+    for item in ("frankfurt_000000_000294", "val/frankfurt/frankfurt_000000_000294_leftImg8bit"):
+        assert source.prediction_file(item) == "frankfurt_000000_000294_predicted.png"
+    with pytest.raises(
+        UserError, match="image 'street' has no name of Cityscapes; for example frankfurt_000000_000294"
+    ):
+        source.prediction_file("street")
 
 
 @pytest.mark.parametrize("form", ["polygons", "label_ids"])

@@ -11,6 +11,7 @@ from fake_data import blocks, voc
 from PIL import Image
 
 from upernet.data import VOC
+from upernet.data.sets.voc import CLASSES, PALETTE
 from upernet.errors import UserError
 
 
@@ -35,6 +36,15 @@ def test_labels_are_background_and_twenty_objects() -> None:
     labels = VOC(root="").annotations["mask"].labels
     assert len(labels) == 21
     assert (labels[0], labels[8], labels[15], labels[20]) == ("background", "cat", "person", "tvmonitor")
+
+
+def test_the_palette_follows_its_rule() -> None:
+    """Bits of the index, three at a time to red, green and blue, from the highest bit of the colour down."""
+    for number in range(256):
+        expected = [sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8)) for channel in range(3)]
+        assert list(PALETTE[3 * number : 3 * number + 3]) == expected
+    assert ["#" + PALETTE[3 * i : 3 * i + 3].hex() for i in range(21)] == list(CLASSES.values())
+    assert (PALETTE[-3:].hex(), len({PALETTE[3 * i : 3 * i + 3] for i in range(256)})) == ("e0e0c0", 256)
 
 
 def test_splits_come_from_lists(root: Path) -> None:

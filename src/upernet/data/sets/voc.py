@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,27 @@ from upernet.data.images import read_mask
 from upernet.data.source import Annotation, Item, Source, read_lines
 from upernet.errors import UserError
 from upernet.labels import IGNORE
-from upernet.vocabulary import vocabulary
 
-VOC_LABELS = list(vocabulary("voc"))
+# fmt: off
+NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+
+
+def _palette() -> bytes:
+    """Red, green and blue of 256 indices: an index's bits, three at a time, are the colours' bits from the highest."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for index in range(256):
+        for bit in range(8):
+            colours[index, bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+    return colours.tobytes()
+
+
+PALETTE = _palette()
+"""The 256 colours of VOC's PNG files, three bytes each."""
+CLASSES = {name: f"#{PALETTE[3 * i : 3 * i + 3].hex()}" for i, name in enumerate(NAMES)}
 
 
 @dataclass(kw_only=True)
@@ -28,7 +47,6 @@ class VOC(Source):
     * Splits: train 1,464 and val 1,449 images, about 500×375 pixels. `upernet prepare voc_aug ROOT` adds the masks of
       SBD (Hariharan et al., ICCV 2011) and with them `aug` 9,118 and `trainaug` 10,582, the usual training set: train
       with its own masks, then aug with those of SBD. SBD's outlines are coarser and have no unlabelled border.
-    * Classes: `vocabulary("voc")`.
     * Licence: images come from Flickr under their own terms; annotations for research.
     * Get it: `VOCtrainval_11-May-2012.tar` (2 GB) from http://host.robots.ox.ac.uk/pascal/VOC/voc2012; the folder is
       `VOCdevkit/VOC2012`.
@@ -39,6 +57,10 @@ class VOC(Source):
     aug_masks: str = "SegmentationClassAug"
     """Folder of the masks of `aug`, alone and within `trainaug`."""
 
+    title: ClassVar[str] = "VOC 2012"
+    classes: ClassVar[Mapping[str, str]] = CLASSES
+    published: ClassVar[Mapping[str, int]] = {"train": 1464, "val": 1449, "aug": 9118, "trainaug": 10582}
+    photograph: ClassVar[tuple[int, int] | None] = (375, 500)
     layout: ClassVar[str] = "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/<split>.txt"
     origin: ClassVar[str] = (
         "VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012 (its folder VOCdevkit/VOC2012)"
@@ -47,7 +69,7 @@ class VOC(Source):
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
-        return {"mask": Annotation(tuple(VOC_LABELS), dense=True)}
+        return {"mask": Annotation(NAMES, dense=True)}
 
     def items(self, split: str) -> list[Item]:
         prepare = f"run: upernet prepare voc_aug {self.folder}"

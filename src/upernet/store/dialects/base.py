@@ -14,11 +14,12 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
+from upernet.data.sets import SETS, published_classes
 from upernet.errors import UserError
 from upernet.model import UPerNet
 from upernet.screen import printable
 from upernet.tasks import Semantic
-from upernet.vocabulary import vocabulary
+from upernet.zoo.published import published
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def flip_stem(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def class_names(count: int, names: Any, palette: Any = None, where: str = "") -> dict[str, str] | list[str]:
     """A class table from the names in a file, else that of the data set with as many classes, else numbered names.
 
-    A wrong palette is left out with a warning, since it changes no answer.
+    Data sets are those that weights are published for. A wrong palette is left out with a warning, since it changes no
+    answer.
 
     Args:
         count: K.
@@ -129,8 +131,8 @@ def class_names(count: int, names: Any, palette: Any = None, where: str = "") ->
         palette: K RGB triples as lists or an array (K, 3), if the value is valid; none, empty or `random` are too.
         where: Name of the file, for the warning.
     """
-    standard = {150: "ade20k", 19: "cityscapes", 21: "voc"}.get(count)
-    table = vocabulary(standard) if standard else {}
+    known = {model.dataset for model in published()}
+    table = next((published_classes(n) for n in SETS if n in known and len(SETS[n].classes) == count), {})
     if not isinstance(names, (list, tuple)) or len(names) != count:
         return table or [f"class {i}" for i in range(count)]
     listed = _distinct([printable(" ".join(str(n).split())) or f"class {i}" for i, n in enumerate(names)])

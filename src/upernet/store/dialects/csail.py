@@ -6,12 +6,12 @@ import re
 
 from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
+from upernet.data.sets.broden_plus import broden_plus
 from upernet.errors import UserError
 from upernet.store.dialects.backbones import identify
 from upernet.store.dialects.base import Checkpoint, Reading, flip_stem, semantic_tasks, three
 from upernet.store.dialects.keys import KeyTable, Row, conv_norm
 from upernet.tasks import Material, Object, Part, Scene
-from upernet.vocabulary import broden_plus
 
 NAME = "csail"
 SOFTWARE = "the authors' code"
