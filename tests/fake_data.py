@@ -7,6 +7,7 @@ compared pixel by pixel.
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -280,6 +281,18 @@ def facade(root: Path, **options: Any) -> Path:
 def carparts(root: Path, **options: Any) -> Path:
     """Car Parts: a car of three parts on label 0."""
     return image_mask_folder(root, [""] * 19, values=[0, 1, 3, 18], **options)
+
+
+def write_png(path: Path, width: int, height: int, depth: int, colour: int, rows: bytes) -> Path:
+    """A PNG written by hand; `rows` are the scan lines, each with its filter byte."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    return path
 
 
 def everything(root: Path) -> Path:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from upernet.data.config import AugmentConfig
-from upernet.data.images import Photograph, open_image, read_image, read_mask
+from upernet.data.images import Photograph, open_image, read_image
+from upernet.data.masks import read_mask
 from upernet.data.png import Png
 from upernet.data.transforms import Augment
 from upernet.errors import UserError

@@ -16,7 +16,7 @@ from torch import nn
 
 import upernet.inference.views
 from upernet.config import InferenceConfig
-from upernet.data.images import read_mask
+from upernet.data.masks import read_mask
 from upernet.device import find_device
 from upernet.errors import UserError
 from upernet.files import write_whole

@@ -43,7 +43,7 @@ def predict(
     Raises:
         UserError: If the model, the device, `top` or `out` is none that can be used.
     """
-    from upernet.data.images import find_images
+    from upernet.data.inputs import find_images
 
     if top < 1:
         raise UserError(f"--top {top} is too small; valid: 1 or more, such as 5")

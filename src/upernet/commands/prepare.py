@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from upernet.data.images import MAX_PIXELS, image_size, read_mask
+from upernet.data.decoding import MAX_PIXELS
+from upernet.data.images import image_size
+from upernet.data.masks import read_mask
 from upernet.data.sets.cityscapes import DRAWN, IMAGE, LABEL_IDS, LABELS, POLYGONS, TRAIN_IDS, UNLABELLED, Cityscapes
 from upernet.data.sets.voc import PALETTE, VOC
 from upernet.data.source import read_lines

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from upernet.data.images import read_mask
+from upernet.data.masks import read_mask
 from upernet.data.source import Annotation, Item, Source, image_files, read_lines
 from upernet.errors import UserError
 from upernet.labels import IGNORE

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upernet.data.images import SUFFIXES, Photograph, open_image, read_mask
+from upernet.data.images import Photograph, open_image
+from upernet.data.inputs import SUFFIXES
+from upernet.data.masks import read_mask
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 from upernet.plain import Configurable

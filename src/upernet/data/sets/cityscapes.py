@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from upernet.data.images import read_mask
+from upernet.data.masks import read_mask
 from upernet.data.source import Annotation, Item, Source
 from upernet.errors import UserError
 from upernet.labels import IGNORE

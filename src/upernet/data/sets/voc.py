@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from upernet.data.images import read_mask
+from upernet.data.masks import read_mask
 from upernet.data.source import Annotation, Item, Source, read_lines
 from upernet.errors import UserError
 from upernet.labels import IGNORE
