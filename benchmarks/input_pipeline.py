@@ -29,9 +29,10 @@ from PIL import Image
 from upernet.data import ADE20K, Cityscapes
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from upernet.data.images import Photograph, read_image
+from upernet.data.items import Item
 from upernet.data.mixture import bind_sources
 from upernet.data.sample import Batch, Sample
-from upernet.data.source import Item, Source
+from upernet.data.source import Source
 from upernet.data.transforms import Augment
 from upernet.tasks import Semantic
 

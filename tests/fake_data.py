@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from upernet.data.items import Annotation, Item
 from upernet.data.sets.facade import Facade
 from upernet.data.sets.voc import NAMES as VOC_NAMES
-from upernet.data.source import Annotation, Item, Source
+from upernet.data.source import Source
 from upernet.labels import ClassSets
 from upernet.tasks import Task
 

@@ -11,6 +11,7 @@ from fake_data import SCENE15, blocks, class_folder, image_mask_folder, picture
 from PIL import Image
 
 from upernet.data import ClassFolder, ImageMaskFolder
+from upernet.data.faults import Kind
 from upernet.data.folder import read_label_names
 from upernet.errors import UserError
 
@@ -63,7 +64,8 @@ def test_the_ignored_value(tmp_path: Path, ignore: int | None) -> None:
     else:
         with pytest.raises(UserError, match=r"one\.png: value 255 is no label; valid: 0 to 1"):
             source.read(source.items("train")[0])
-        assert source.read_mask(tmp_path / "annotations/train/one.png").tolist() == [[-1 if ignore == 0 else 0, 1, 255]]
+        path = tmp_path / "annotations/train/one.png"
+        assert source.read_mask(path, "mask").tolist() == [[-1 if ignore == 0 else 0, 1, 255]]
 
 
 def test_16_bit_masks_hold_ids_past_255(tmp_path: Path) -> None:
@@ -79,8 +81,17 @@ def test_a_missing_mask_is_told(masks: Path) -> None:
     (masks / "annotations/train/train_2.png").unlink()
     with pytest.raises(UserError) as caught:
         ImageMaskFolder(root=str(masks), labels=LABELS).items("train")
-    image, mask = masks / "images/train/train_2.jpg", masks / "annotations/train/train_2.png"
-    assert str(caught.value) == f"{image}: no mask {mask}"
+    line = f"{masks / 'annotations/train/train_2.png'}: no such file; 1 of 4 label maps of split 'train' are missing"
+    assert str(caught.value) == f"{line}; a label map has the name of its image and ends .png"
+
+
+def test_a_mask_without_its_image_is_a_doubt(masks: Path) -> None:
+    (masks / "images/train/train_2.jpg").unlink()
+    source = ImageMaskFolder(root=str(masks), labels=LABELS)
+    assert len(source.items("train")) == 3
+    (fault,) = source.faults("train")
+    mask = masks / "annotations/train/train_2.png"
+    assert (fault.kind, fault.file, fault.stops) == (Kind.MISSING_PARTNER, mask, False)
 
 
 def test_a_missing_split_is_told(masks: Path) -> None:
@@ -187,8 +198,11 @@ def test_a_class_that_one_split_lacks_keeps_its_id(tmp_path: Path) -> None:
 
 
 def test_an_unknown_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"images/train/b/b_train_0\.jpg: folder 'b' is no label; labels: a"):
+    with pytest.raises(UserError) as caught:
         ClassFolder(root=str(class_folder(tmp_path, ["a", "b"])), labels=["a"]).items("train")
+    count = "2 of 4 images of split 'train' have none"
+    line = f"{tmp_path}/images/train/b/b_train_0.jpg: folder 'b' is no label; {count}; labels: a"
+    assert str(caught.value) == line
 
 
 def test_missing_splits_and_folders_are_told(tmp_path: Path) -> None:

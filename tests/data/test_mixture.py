@@ -319,7 +319,7 @@ def test_a_file_that_a_split_names_must_be_there(tmp_path: Path) -> None:
     dataset = ClassFolder(root=str(root), images="images", lists="labels/{split}1.txt")
     source = bind_sources(DataConfig(sources={"listed": SourceConfig(dataset=dataset, targets={})}), TASKS)["listed"]
     assert len(source.items("train")) == 6
-    with pytest.raises(UserError, match=r"source 'listed': no such file .*low_val_0\.jpg, named by split 'val'"):
+    with pytest.raises(UserError, match=r"source 'listed': .*low_val_0\.jpg: no such file; 1 of 3 images"):
         source.items("val")
 
 
@@ -390,4 +390,5 @@ def test_two_images_of_one_name_are_told(tmp_path: Path) -> None:
     bound = bind_sources(DataConfig(sources={"town": config}), TASKS)
     with pytest.raises(UserError) as caught:
         bound["town"].items("train")
-    assert str(caught.value) == f"source 'town': {second}: a second image of the name 'train_0', beside {first}"
+    said = f"{second}: a second image of the name 'train_0', beside {first}"
+    assert str(caught.value) == f"source 'town': {said}; 1 of 5 images of split 'train' have the name of another"

@@ -21,9 +21,9 @@ from PIL import Image, ImageDraw
 from upernet.data.decoding import MAX_PIXELS
 from upernet.data.images import image_size
 from upernet.data.masks import read_mask
+from upernet.data.search import read_lines
 from upernet.data.sets.cityscapes import DRAWN, IMAGE, LABEL_IDS, LABELS, POLYGONS, TRAIN_IDS, UNLABELLED, Cityscapes
 from upernet.data.sets.voc import PALETTE, VOC
-from upernet.data.source import read_lines
 from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
 

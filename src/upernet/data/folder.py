@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from upernet.data.faults import Fault, Kind
+from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import Annotation, Item, Source, image_files, read_lines
+from upernet.data.search import image_files, read_lines
+from upernet.data.source import FolderSource
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 
 
 @dataclass(kw_only=True)
-class ImageMaskFolder(Source):
+class ImageMaskFolder(FolderSource):
     """Images in one folder, masks of the same names in another.
 
     Annotation `mask`: a map whose pixel values are label ids.
@@ -41,34 +44,39 @@ class ImageMaskFolder(Source):
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(self.labels) or read_label_names(self.folder), dense=True)}
 
-    def items(self, split: str) -> list[Item]:
-        images = self.folder / place("images", self.images, split)
-        masks = self.folder / place("masks", self.masks, split)
+    def listing(self, split: str) -> Listing:
+        images = self.folder / fill_pattern("images", self.images, split)
+        masks = self.folder / fill_pattern("masks", self.masks, split)
         items = []
         for path in image_files(images):
             relative = path.relative_to(images)
             mask = masks / relative.with_suffix(".png")
             if mask == path:  # images and masks lie in one folder
                 continue
-            if not mask.is_file():
-                raise UserError(f"{path}: no mask {mask}")
             items.append(Item(relative.with_suffix("").as_posix(), path, {"mask": mask}))
         if not items:
             raise UserError(f"{images}: no images, only masks; in {self.folder}, {self.expectation}")
-        return items
+        remedy = "a label map has the name of its image and ends .png"
+        # Who takes an image out of a folder of their own may leave its mask there.
+        return self.examine(split, items, masks=masks.rglob("*.png"), stray=True, remedy=remedy)
 
-    def read_mask(self, path: Path) -> np.ndarray:
+    def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         mask = read_mask(path)
         if self.ignore_value is not None:
             mask[mask == self.ignore_value] = IGNORE
         return mask
 
 
-def place(name: str, pattern: str, split: str) -> str:
-    """Where a pattern says that a split lies.
+def fill_pattern(name: str, pattern: str, split: str) -> str:
+    """The path of a split.
+
+    Args:
+        name: Field that holds the pattern, for the error line.
+        pattern: A path that may hold `{split}`.
+        split: Name of the split.
 
     Raises:
-        UserError: If it holds more than `{split}`.
+        UserError: If the pattern holds another field.
     """
     try:
         return pattern.format(split=split)
@@ -107,7 +115,7 @@ def read_label_names(root: Path) -> tuple[str, ...]:
 
 
 @dataclass(kw_only=True)
-class ClassFolder(Source):
+class ClassFolder(FolderSource):
     """One folder of images per class.
 
     Annotation `label`: one label per image, the name of its folder.
@@ -127,26 +135,29 @@ class ClassFolder(Source):
     def annotations(self) -> dict[str, Annotation]:
         if self.labels:
             return {"label": Annotation(tuple(self.labels), dense=False)}
-        splits = [p for p in self.folder.glob(place("images", self.images, "*")) if p.is_dir()]
+        splits = [p for p in self.folder.glob(fill_pattern("images", self.images, "*")) if p.is_dir()]
         names = sorted({p.name for split in splits for p in split.iterdir() if p.is_dir()})
         if not names:
             raise UserError(f"{self.folder}: no class folders; {type(self).__name__} expects there {self.layout}")
         return {"label": Annotation(tuple(names), dense=False)}
 
-    def items(self, split: str) -> list[Item]:
-        base = self.folder / place("images", self.images, split)
+    def listing(self, split: str) -> Listing:
+        base = self.folder / fill_pattern("images", self.images, split)
         if self.lists is None:
             paths = image_files(base)
         else:
-            listing = self.folder / place("lists", self.lists, split)
-            if not listing.is_file():
-                raise UserError(f"{listing}: no such list for split {split!r}")
-            paths = [base / line for line in read_lines(listing)]
+            list_file = self.folder / fill_pattern("lists", self.lists, split)
+            if not list_file.is_file():
+                raise UserError(f"{list_file}: no such list for split {split!r}")
+            paths = [base / line for line in read_lines(list_file)]
         ids = {name: i for i, name in enumerate(self.annotations["label"].labels)}
-        items = []
+        items, strange = [], []
         for path in paths:
-            name = path.relative_to(base).parts[0]
+            relative = path.relative_to(base)
+            name = relative.parts[0]
             if name not in ids:
-                raise UserError(f"{path}: folder {name!r} is no label; labels: {', '.join(ids)}")
-            items.append(Item(path.relative_to(base).with_suffix("").as_posix(), path, {"label": ids[name]}))
-        return items
+                strange.append(Fault(Kind.LABEL, path, f"folder {name!r} is no label", f"labels: {', '.join(ids)}"))
+            annotations: dict[str, Path | int] = {"label": ids[name]} if name in ids else {}
+            items.append(Item(relative.with_suffix("").as_posix(), path, annotations))
+        listing = self.examine(split, items)
+        return replace(listing, faults=[*listing.faults, *strange])

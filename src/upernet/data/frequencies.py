@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import track
 
 from upernet.contract import Task
+from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource
-from upernet.data.source import Item, Source
+from upernet.data.source import Source
 from upernet.errors import UserError, WorkError
 from upernet.labels import IGNORE
 
@@ -117,7 +118,7 @@ def _labels(source: LabelledSource, item: Item, annotation: str | None, count: i
         if annotation is not None and type(dataset).read is not Source.read:
             value = dataset.read(item)[1].get(annotation, IGNORE)
         elif isinstance(value, Path):
-            value = dataset.read_mask(value)  # the image is not needed
+            value = dataset.read_mask(value, str(annotation))  # the image is not needed
     except UserError as error:
         raise WorkError(f"source {source.name!r}: {error}") from error
     values = np.asarray(value).ravel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from torch.utils.data import Dataset
 from upernet.contract import Task
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.images import Photograph
+from upernet.data.items import Item
 from upernet.data.sample import Batch, Sample
-from upernet.data.source import Item
 from upernet.data.transforms import Augment
 from upernet.errors import UserError, WorkError
 from upernet.labels import ClassSets
@@ -54,21 +53,12 @@ class LabelledSource:
         """Images of a split.
 
         Raises:
-            UserError: If there is none; the line names the source.
+            UserError: If there is none, or the split has a fault that its names show; the line names the source.
         """
         try:
-            items = self.config.dataset.items(split)
+            return self.config.dataset.listing(split).checked()
         except UserError as error:
             raise UserError(f"source {self.name!r}: {error}") from error
-        seen: dict[str, Path] = {}
-        for item in items:
-            if seen.setdefault(item.id, item.image) != item.image:
-                said = f"a second image of the name {item.id!r}, beside {seen[item.id]}"
-                raise UserError(f"source {self.name!r}: {item.image}: {said}")
-            for path in (item.image, *(a for a in item.annotations.values() if isinstance(a, Path))):
-                if not path.is_file():
-                    raise UserError(f"source {self.name!r}: no such file {path}, named by split {split!r}")
-        return items
 
     def sample(self, item: Item, augment: Augment | None = None) -> Sample:
         """Read one image and turn its annotations into targets."""

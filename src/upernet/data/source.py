@@ -1,54 +1,28 @@
-"""Where labelled images come from: one contract, and what a sample is.
+"""Where labelled images come from: the contract of a data set.
 
 Nothing here imports torch; a source hands out arrays.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from upernet.data.faults import Fault, FaultError, Kind
 from upernet.data.images import Photograph, open_image
-from upernet.data.inputs import SUFFIXES
+from upernet.data.items import Annotation, Item, Listing, duplicates, lone_masks, missing_files, unknown_labels
 from upernet.data.masks import read_mask
+from upernet.data.search import nearby_folders, subfolders
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 from upernet.plain import Configurable
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """What one kind of annotation can say.
-
-    Attributes:
-        labels: Names of the source's own labels; a label id is a position.
-        dense: True for a map, False for one label per image.
-    """
-
-    labels: tuple[str, ...]
-    dense: bool
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a source and its annotations, not yet read.
-
-    Attributes:
-        id: Name that is unique within the source.
-        image: Image file.
-        annotations: Annotation name → mask file, or label id for an image-level annotation. A missing annotation is
-            a missing key.
-    """
-
-    id: str
-    image: Path
-    annotations: dict[str, Path | int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -57,27 +31,6 @@ class Source(Configurable, ABC):
 
     root: str
     """Folder of the data set; `~` and environment variables are expanded."""
-
-    @property
-    def folder(self) -> Path:
-        """The data set's folder.
-
-        Raises:
-            UserError: If an environment variable in `root` is not set, the folder does not exist or, by `marks`, is
-                another one; the line names the right one where it lies close by.
-        """
-        path = os.path.expanduser(os.path.expandvars(self.root))
-        if "$" in path:
-            raise UserError(f"{self.root}: an environment variable is not set; for example export UPERNET_DATA=/data")
-        folder = Path(path)
-        if not folder.is_dir():
-            raise UserError(f"{path}: no such folder; {self.expectation}")
-        if self.marks and not self._is_marked(folder):
-            lacking = next(mark for mark in self.marks[0] if not (folder / mark).is_dir())
-            right = next((near for near in _neighbours(folder) if self._is_marked(near)), None)
-            hint = f"the right folder seems to be {right}" if right else self.expectation
-            raise UserError(f"{path}: no folder {lacking} in it; {hint}")
-        return folder
 
     title: ClassVar[str] = ""
     """Name of a published data set as people write it."""
@@ -91,17 +44,42 @@ class Source(Configurable, ABC):
     """What the folder should hold, for the error line."""
     origin: ClassVar[str] = ""
     """Where to get the data set, for the error line."""
-    marks: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Sub-folders by which the folder is known, one tuple for each form in which the data set is found; empty if the
+    subfolders: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """What the folder is known by: one tuple of sub-folders for each form in which the data set is found; empty if the
     folder may hold anything."""
+
+    @property
+    def _place(self) -> Path:
+        """The folder, whether or not it is there."""
+        return Path(os.path.expanduser(os.path.expandvars(self.root)))
+
+    @property
+    def folder(self) -> Path:
+        """The data set's folder.
+
+        Raises:
+            UserError: If an environment variable in `root` is not set, the folder does not exist or, by its
+                `subfolders`, is another one; the line names the right one where it lies close by.
+        """
+        folder = self._place
+        if "$" in str(folder):
+            raise UserError(f"{self.root}: an environment variable is not set; for example export UPERNET_DATA=/data")
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; {self.expectation}")
+        if self.subfolders and not self._is_right(folder):
+            lacking = next(name for name in self.subfolders[0] if not (folder / name).is_dir())
+            right = next((near for near in nearby_folders(folder) if self._is_right(near)), None)
+            hint = f"the right folder seems to be {right}" if right else self.expectation
+            raise UserError(f"{folder}: no folder {lacking} in it; {hint}")
+        return folder
 
     @property
     def expectation(self) -> str:
         """What the folder should hold and where to get it, to end an error line."""
         return f"{type(self).__name__} expects there {self.layout}" + (f"; get {self.origin}" if self.origin else "")
 
-    def _is_marked(self, folder: Path) -> bool:
-        return any(all((folder / mark).is_dir() for mark in form) for form in self.marks)
+    def _is_right(self, folder: Path) -> bool:
+        return any(all((folder / name).is_dir() for name in form) for form in self.subfolders)
 
     @property
     @abstractmethod
@@ -115,6 +93,110 @@ class Source(Configurable, ABC):
         Raises:
             UserError: If the split is missing or empty.
         """
+
+    def listing(self, split: str) -> Listing:
+        """The images of a split, and every fault that their names show; no image or label map is opened.
+
+        Raises:
+            UserError: If they cannot be listed.
+        """
+        return self.examine(split, self.items(split))
+
+    def examine(
+        self, split: str, items: list[Item], *, masks: Iterable[Path] = (), stray: bool = False, remedy: str = ""
+    ) -> Listing:
+        """Look for the faults of items that their names show.
+
+        Args:
+            split: Name of the split.
+            items: Its images.
+            masks: All label maps that lie there for the split, where items are known by their images alone.
+            stray: Whether label maps without image are a doubt and no reason to stop.
+            remedy: What to do about a missing label map; if empty, what the folder should hold.
+        """
+        if not items:
+            fault = Fault(Kind.EMPTY, self._place, f"no images in split {split!r}", self.expectation)
+            return Listing(split, items, [fault])
+        expected = f"in {self._place}, {self.expectation}"
+        labelled = [item for item in items if len(item.masks) < len(item.annotations)]
+        faults = [
+            *missing_files(items, expected, remedy),
+            *lone_masks(items, masks, expected, stops=not stray),
+            *duplicates(items),
+            *(unknown_labels(labelled, self.annotations) if labelled else ()),
+        ]
+        return Listing(split, items, faults)
+
+    def faults(self, split: str, read: bool = True) -> Iterator[Fault]:
+        """Everything that is wrong with a split, without a stop at the first fault.
+
+        Args:
+            split: Name of the split.
+            read: Whether to open and decode every file; if not, the names alone are looked at, which is quick.
+
+        Yields:
+            The faults that names show, and then those of the files, image by image in the order of the items.
+        """
+        try:
+            _ = self.annotations  # their names may have to be read
+            listing = self.listing(split)
+        except UserError as error:
+            yield Fault.from_error(Kind.LISTING, error, self._place)
+            return
+        yield from listing.faults
+        missing = {f.file for f in listing.faults if f.kind in (Kind.MISSING_IMAGE, Kind.MISSING_MASK)}
+        for item in listing.items if read else ():
+            yield from (fault for fault in self.item_faults(item) if fault.file not in missing)
+
+    def item_faults(self, item: Item) -> Iterator[Fault]:
+        """Everything that is wrong with the files of one image, which are opened and decoded.
+
+        It depends on nothing but the item, so that several processes can share the images of a split.
+        """
+        if type(self).read is not Source.read:
+            yield from self._faults_of_own_reading(item)
+            return
+        size = None
+        try:
+            image = open_image(item.image)
+            size = image.pixels.shape[:2]
+        except UserError as error:
+            yield Fault.from_error(Kind.UNREADABLE, error, item.image)
+        for name, path in item.annotations.items():
+            if not isinstance(path, Path):
+                continue
+            try:
+                mask = self.read_mask(path, name)
+            except UserError as error:
+                yield Fault.from_error(Kind.UNREADABLE, error, path)
+            else:
+                yield from self._mask_faults(path, mask, name, item, size)
+
+    def _faults_of_own_reading(self, item: Item) -> Iterator[Fault]:
+        try:
+            image, values = self.read(item)
+            pixels = image.pixels if isinstance(image, Photograph) else image
+        except UserError as error:
+            yield Fault.from_error(Kind.UNREADABLE, error, item.image)
+            return
+        for name, value in values.items():
+            if np.ndim(value) == 2:
+                path = item.annotations.get(name)
+                file = path if isinstance(path, Path) else item.image
+                yield from self._mask_faults(file, np.asarray(value), name, item, pixels.shape[:2])
+
+    def _mask_faults(
+        self, path: Path, mask: np.ndarray, annotation: str, item: Item, size: tuple[int, ...] | None
+    ) -> Iterator[Fault]:
+        """What is wrong with a mask for an image of a size (height, width), if that is known."""
+        if size is not None and mask.shape != size:
+            sizes = f"mask of {_size(mask.shape)} pixels for an image of {_size(size)} ({item.image.name})"
+            yield Fault(Kind.SIZE, path, sizes)
+        count = len(self.annotations[annotation].labels)
+        if mask.max(initial=IGNORE) >= count or mask.min(initial=IGNORE) < IGNORE:
+            wrong = mask[(mask >= count) | (mask < IGNORE)][0]
+            valid = f"valid: 0 to {count - 1}, or the ignored value"
+            yield Fault(Kind.LABEL, path, f"value {wrong} is no label", valid)
 
     def read(self, item: Item) -> tuple[Photograph | np.ndarray, dict[str, Any]]:
         """Open an image and read its annotations.
@@ -132,20 +214,33 @@ class Source(Configurable, ABC):
             if isinstance(value, int):
                 values[name] = value
                 continue
-            mask = self.read_mask(value)
-            if mask.shape != image.size:
-                sizes = f"mask of {_size(mask.shape)} pixels for an image of {_size(image.size)}"
-                raise UserError(f"{value}: {sizes} ({item.image.name})")
-            count = len(self.annotations[name].labels)
-            if mask.max(initial=IGNORE) >= count or mask.min(initial=IGNORE) < IGNORE:
-                wrong = mask[(mask >= count) | (mask < IGNORE)][0]
-                raise UserError(f"{value}: value {wrong} is no label; valid: 0 to {count - 1}, or the ignored value")
-            values[name] = mask
+            values[name] = self.read_mask(value, name)
+            for fault in self._mask_faults(value, values[name], name, item, image.size):
+                raise FaultError(fault)
         return image, values
 
-    def read_mask(self, path: Path) -> np.ndarray:
-        """A mask file as own label ids (H, W), int16 or int32: too narrow to compute with."""
+    def read_mask(self, path: Path, annotation: str) -> np.ndarray:
+        """A mask file as own label ids.
+
+        Args:
+            path: The file.
+            annotation: Which of the source's annotations it holds.
+
+        Returns:
+            (H, W) int16 or int32, `IGNORE` where unlabelled; too narrow to compute with.
+
+        Raises:
+            UserError: If the file cannot be read.
+        """
         return read_mask(path)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        try:
+            inspect.signature(cls.read_mask).bind("self", "path", "annotation")
+        except TypeError:
+            own = f"{cls.__module__}.{cls.__qualname__}.read_mask{inspect.signature(cls.read_mask)}"
+            raise UserError(f"{own}: takes no annotation; valid: read_mask(self, path, annotation)") from None
 
     def prediction_ids(self, annotation: str) -> np.ndarray:
         """The numbers that a file of predicted labels holds, as the data set's benchmark reads it.
@@ -173,56 +268,32 @@ class Source(Configurable, ABC):
         """
         return "/".join(path_parts(item)) + ".png"
 
-    def find(self, place: str, *endings: str) -> list[Path]:
+    def find(self, subfolder: str, *endings: str) -> list[Path]:
         """Files below a sub-folder whose names end so, sorted by path, hidden ones left out.
 
         Raises:
             UserError: If the sub-folder is missing or holds none.
         """
-        folder = self.folder / place
+        folder = self.folder / subfolder
         found = sorted(p for p in folder.rglob("*") if p.name.endswith(endings) and not p.name.startswith("."))
         if not found:
             fault = f"no file in it ends {' or '.join(endings)}"
             if not folder.is_dir():
-                beside = ", ".join(p.name for p in _subfolders(folder.parent))
-                fault = "no such folder" + (f" (there are {beside})" if beside else "")
+                others = ", ".join(p.name for p in subfolders(folder.parent))
+                fault = "no such folder" + (f" (there are {others})" if others else "")
             raise UserError(f"{folder}: {fault}; in {self.folder}, {self.expectation}")
         return found
 
-    def complete(self, items: Sequence[Item], split: str, remedy: str = "", masks: Iterable[Path] = ()) -> list[Item]:
-        """The items, if every file they name is there: a set that was unpacked by half is told before any work.
 
-        Args:
-            items: Items of a split.
-            split: Its name, for the error line.
-            remedy: What to do about a missing annotation; if empty, what the folder should hold.
-            masks: All masks that lie there for the split, where items are known by their images alone.
+@dataclass(kw_only=True)
+class FolderSource(Source):
+    """A source whose images and label maps are found by their names below its folder."""
 
-        Raises:
-            UserError: If a file is missing, or a mask lies there without its image; the line names the first and counts
-                them.
-        """
-        present: dict[Path, set[str]] = {}
+    def items(self, split: str) -> list[Item]:
+        return self.listing(split).checked()
 
-        def lacks(path: Path) -> bool:
-            # One look at a folder instead of one at each of its files: some lie across a network.
-            if path.parent not in present:
-                present[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-            return path.name not in present[path.parent]
-
-        images = [item.image for item in items if lacks(item.image)]
-        maps = [p for item in items for p in item.annotations.values() if isinstance(p, Path) and lacks(p)]
-        for missing, kind in ((images, "images"), (maps, "label maps")):
-            if missing:
-                hint = remedy if remedy and missing is maps else f"in {self.folder}, {self.expectation}"
-                count = f"{len(missing):,} of {len(items):,} {kind} of split {split!r} are missing"
-                raise UserError(f"{missing[0]}: no such file; {count}; {hint}")
-        named = {p for item in items for p in item.annotations.values()}
-        alone = sorted(path for path in masks if path not in named and not path.name.startswith("."))
-        if alone:
-            count = f"{len(alone):,} of {len(alone) + len(named):,} label maps of split {split!r} have none"
-            raise UserError(f"{alone[0]}: no image belongs to it; {count}; in {self.folder}, {self.expectation}")
-        return list(items)
+    @abstractmethod
+    def listing(self, split: str) -> Listing: ...
 
 
 def path_parts(item: str) -> list[str]:
@@ -232,45 +303,3 @@ def path_parts(item: str) -> list[str]:
 
 def _size(size: tuple[int, ...]) -> str:
     return f"{size[1]}×{size[0]}"
-
-
-def _neighbours(folder: Path) -> Iterator[Path]:
-    """Folders that may be meant where another is given: up to two levels below, then up to two above."""
-    below = _subfolders(folder)
-    yield from below
-    for each in below:
-        yield from _subfolders(each)
-    yield from folder.absolute().parents[:2]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError:  # may not be entered
-        return []
-    return found[:100]  # somebody's whole disk is not searched
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a list of a data set, without those that are empty.
-
-    Raises:
-        UserError: If it cannot be read or is no text.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no list of names ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted by path.
-
-    Raises:
-        UserError: If the folder is missing or holds none.
-    """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise UserError(f"{folder}: no images; expected files ending {', '.join(sorted(SUFFIXES))}")
-    return found

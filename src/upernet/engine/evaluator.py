@@ -15,9 +15,9 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.contract import Task, TaskMetric
+from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
-from upernet.data.source import Item
 from upernet.errors import WorkError
 from upernet.inference.views import Views, order_tasks
 from upernet.labels import IGNORE

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from upernet.data.faults import Fault, FaultError, Kind
+from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import Annotation, Item, Source, path_parts
-from upernet.errors import UserError
+from upernet.data.source import FolderSource, path_parts
 
 FOLDERS = {"train": "training", "val": "validation"}
 # fmt: off
@@ -54,7 +55,7 @@ CLASSES = {
 
 
 @dataclass(kw_only=True)
-class ADE20K(Source):
+class ADE20K(FolderSource):
     """ADE20K for scene parsing, SceneParse150 (Zhou et al., CVPR 2017 and IJCV 2019): 150 classes of things and stuff.
 
     Annotation `mask`: a grey PNG, 0 anything else (unlabelled here), 1 to 150 the classes; 255, if met, is unlabelled
@@ -75,25 +76,26 @@ class ADE20K(Source):
         "images/{training,validation}/*.jpg and annotations/{training,validation}/*.png, as in ADEChallengeData2016"
     )
     origin: ClassVar[str] = "ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu"
-    marks: ClassVar[tuple[tuple[str, ...], ...]] = (("images", "annotations"),)
+    subfolders: ClassVar[tuple[tuple[str, ...], ...]] = (("images", "annotations"),)
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(CLASSES), dense=True)}
 
-    def items(self, split: str) -> list[Item]:
+    def listing(self, split: str) -> Listing:
         name = FOLDERS.get(split, split)
         masks = self.folder / "annotations" / name
         images = self.find(f"images/{name}", ".jpg")
         items = [Item(p.stem, p, {"mask": masks / f"{p.stem}.png"}) for p in images]
-        return self.complete(items, split, masks=masks.glob("*.png"))
+        return self.examine(split, items, masks=masks.glob("*.png"))
 
-    def read_mask(self, path: Path) -> np.ndarray:
+    def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         values = read_mask(path)
         values[values == 255] = 0
         if values.max() > 150 or values.min() < 0:
             wrong = values[(values > 150) | (values < 0)][0]
-            raise UserError(f"{path}: value {wrong} is no label of ADE20K; valid: 0 to 150, and 255 for unlabelled")
+            valid = "valid: 0 to 150, and 255 for unlabelled"
+            raise FaultError(Fault(Kind.LABEL, path, f"value {wrong} is no label of ADE20K", valid))
         values -= 1  # 0, unlabelled, becomes `IGNORE`
         return values
 

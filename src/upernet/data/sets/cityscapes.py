@@ -11,8 +11,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import Annotation, Item, Source
+from upernet.data.source import FolderSource
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 
@@ -79,7 +80,7 @@ CLASSES = tuple(sorted((label for label in DRAWN if label.train_id != UNLABELLED
 
 
 @dataclass(kw_only=True)
-class Cityscapes(Source):
+class Cityscapes(FolderSource):
     """Cityscapes with fine annotations (Cordts et al., CVPR 2016): 19 classes of things and stuff.
 
     Annotation `mask`: a grey PNG of trainIds, 0 to 18 the classes, 255 unlabelled. `upernet prepare cityscapes ROOT`
@@ -102,13 +103,13 @@ class Cityscapes(Source):
     origin: ClassVar[str] = (
         "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com"
     )
-    marks: ClassVar[tuple[tuple[str, ...], ...]] = (("leftImg8bit",),)
+    subfolders: ClassVar[tuple[tuple[str, ...], ...]] = (("leftImg8bit",),)
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(self.classes), dense=True)}
 
-    def items(self, split: str) -> list[Item]:
+    def listing(self, split: str) -> Listing:
         items, remedy = [], ""
         for image in self.find(f"leftImg8bit/{split}", IMAGE):
             stem = image.name.removesuffix(IMAGE)
@@ -116,10 +117,10 @@ class Cityscapes(Source):
             if not remedy and any((labels / f"{stem}{kind}").is_file() for kind in (POLYGONS, LABEL_IDS)):
                 remedy = f"run: upernet prepare cityscapes {self.folder}"
             items.append(Item(stem, image, {} if split == "test" else {"mask": labels / f"{stem}{TRAIN_IDS}"}))
-        masks = [] if split == "test" else (self.folder / "gtFine" / split).glob(f"*/*{TRAIN_IDS}")
-        return self.complete(items, split, remedy, masks)
+        masks = () if split == "test" else (self.folder / "gtFine" / split).glob(f"*/*{TRAIN_IDS}")
+        return self.examine(split, items, masks=masks, remedy=remedy)
 
-    def read_mask(self, path: Path) -> np.ndarray:
+    def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         mask = read_mask(path)
         mask[mask == UNLABELLED] = IGNORE
         return mask

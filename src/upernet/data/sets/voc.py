@@ -10,8 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import Annotation, Item, Source, read_lines
+from upernet.data.search import read_lines
+from upernet.data.source import FolderSource
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 
@@ -38,7 +40,7 @@ CLASSES = {name: f"#{PALETTE[3 * i : 3 * i + 3].hex()}" for i, name in enumerate
 
 
 @dataclass(kw_only=True)
-class VOC(Source):
+class VOC(FolderSource):
     """Pascal VOC 2012 segmentation (Everingham et al., IJCV 2015): 20 object classes and background.
 
     Annotation `mask`: a palette PNG read as indices, 0 background, 1 to 20 objects, 255 the unlabelled border.
@@ -65,20 +67,20 @@ class VOC(Source):
     origin: ClassVar[str] = (
         "VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012 (its folder VOCdevkit/VOC2012)"
     )
-    marks: ClassVar[tuple[tuple[str, ...], ...]] = (("JPEGImages", "ImageSets"),)
+    subfolders: ClassVar[tuple[tuple[str, ...], ...]] = (("JPEGImages", "ImageSets"),)
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(NAMES, dense=True)}
 
-    def items(self, split: str) -> list[Item]:
-        prepare = f"run: upernet prepare voc_aug {self.folder}"
+    def listing(self, split: str) -> Listing:
+        remedy = f"run: upernet prepare voc_aug {self.folder}"
         if split == "aug":
-            return self.complete(self._pair(self._aug(), self.aug_masks), split, prepare)
+            return self.examine(split, self._pair(self._aug(), self.aug_masks), remedy=remedy)
         if split == "trainaug" and self._list("train").is_file():
             train = self._pair(self.names("train"), self.masks)
-            return self.complete(train + self._pair(self._aug(), self.aug_masks), split, prepare)
-        return self.complete(self._pair(self.names(split), self.masks), split)
+            return self.examine(split, train + self._pair(self._aug(), self.aug_masks), remedy=remedy)
+        return self.examine(split, self._pair(self.names(split), self.masks))
 
     def names(self, split: str) -> list[str]:
         """The ids that the list of a split holds, in its order.
@@ -113,7 +115,7 @@ class VOC(Source):
             Item(name, root / "JPEGImages" / f"{name}.jpg", {"mask": root / masks / f"{name}.png"}) for name in names
         ]
 
-    def read_mask(self, path: Path) -> np.ndarray:
+    def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         mask = read_mask(path)
         mask[mask == 255] = IGNORE
         return mask

@@ -1,0 +1,87 @@
+"""Faults of a data set as values, so that all of them can be listed where an exception would end at the first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from upernet.errors import UserError
+
+
+class Kind(StrEnum):
+    """What a fault is about."""
+
+    LISTING = "listing"
+    """The split, or the names of the labels, cannot be found out."""
+    EMPTY = "empty split"
+    """The split has no image."""
+    MISSING_IMAGE = "missing image"
+    """The split names an image that is not there."""
+    MISSING_MASK = "missing label map"
+    """An image has no label map."""
+    MISSING_PARTNER = "label map without image"
+    """A label map has no image."""
+    DUPLICATE = "duplicate"
+    """Two images have one id, or the split names an image twice."""
+    LABEL = "unknown label"
+    """A label or a pixel value is none of the source's labels."""
+    SIZE = "size"
+    """A label map and its image differ in size."""
+    UNREADABLE = "unreadable"
+    """A file cannot be decoded, or holds something else than it should."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a split.
+
+    Attributes:
+        kind: What it is about.
+        file: The file or folder at fault.
+        said: What is wrong with it.
+        valid: What would be right, or what to do; empty if `said` leaves no question.
+        stops: Whether the split cannot be used before it is mended.
+    """
+
+    kind: Kind
+    file: Path
+    said: str
+    valid: str = ""
+    stops: bool = True
+
+    def __str__(self) -> str:
+        return self.line()
+
+    def line(self, count: str = "") -> str:
+        """The fault in one line that starts with the file.
+
+        Args:
+            count: How many of the kind there are; left out if empty.
+        """
+        return "; ".join(part for part in (f"{self.file}: {self.said}", count, self.valid) if part)
+
+    @classmethod
+    def from_error(cls, kind: Kind, error: UserError, file: Path) -> Fault:
+        """The fault that an error tells.
+
+        Args:
+            kind: What it is about, unless the error says so itself.
+            error: Its line should start with `file` or a path below.
+            file: The file at fault where the line starts with something else.
+        """
+        if isinstance(error, FaultError):
+            return error.fault
+        text, start = str(error), str(file)
+        if text.startswith(start) and (end := text.find(": ", len(start))) >= 0:
+            file, text = Path(text[:end]), text[end + 2 :]
+        said, _, valid = text.partition("; ")
+        return cls(kind, file, said, valid)
+
+
+class FaultError(UserError):
+    """An error that is a fault of the data: its line is the fault's."""
+
+    def __init__(self, fault: Fault):
+        super().__init__(fault)
+        self.fault = fault
