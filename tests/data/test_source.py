@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,3 +131,15 @@ def test_a_source_comes_back_from_yaml() -> None:
         assert type(again) is type(source)
     assert ImageMaskFolder.class_path() == "upernet.data.ImageMaskFolder"
     assert Memory.class_path() == "fake_data.Memory"
+
+
+def test_the_source_of_the_document_works(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/own-data.md").read_text()
+    names: dict[str, Any] = {"__name__": "halls"}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    Image.new("RGB", (3, 2)).save(tmp_path / "one.jpg")
+    Image.fromarray(np.array([[0, 1, 2], [2, 1, 0]], np.uint8)).save(tmp_path / "one.png")
+    (tmp_path / "train.txt").write_text("one\n")
+    source = names["Halls"](root=str(tmp_path))
+    assert list(source.faults("train")) == []
+    assert source.read(source.items("train")[0])[1]["material"].tolist() == [[-1, 0, 1], [1, 0, -1]]
