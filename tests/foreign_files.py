@@ -12,7 +12,7 @@ from torch import Tensor
 from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
 from upernet.model import UPerNet
-from upernet.model.build import as_run, build_model
+from upernet.model.build import build_model, for_inference
 from upernet.store.dialects import mmseg
 from upernet.store.native import save_model
 from upernet.tasks import Semantic
@@ -54,7 +54,7 @@ def _build(config: ModelConfig, auxiliary: bool, head: dict[str, Any]) -> tuple[
             labels=LABELS, level="c4", convs=1, width=8, target="semantic", weight=0.4, auxiliary=True
         )
     torch.manual_seed(0)
-    model = as_run(build_model(config, tasks))
+    model = for_inference(build_model(config, tasks))
     generator = torch.Generator().manual_seed(1)
     for name, value in model.state_dict().items():
         if value.is_floating_point():

@@ -14,13 +14,14 @@ import pytest
 import timm
 import torch
 
-from upernet.cli import CONFIGS, read_options, shipped_configs
 from upernet.data.mixture import SourceMixture, bind_sources
 from upernet.engine.trainer import Trainer
 from upernet.model.build import build_model
+from upernet.options import read_options
+from upernet.recipes import CONFIGS, shipped_recipes
 from upernet.store.loading import load_model
 
-SHIPPED = [name for name in shipped_configs() if not name.startswith("base/")]
+SHIPPED = shipped_recipes()
 PUBLISHED = [name for name in SHIPPED if not name.startswith(("upp/", "camvid/"))]
 # The others differ from these in the depth of the backbone and the number of steps alone.
 _EACH = ("r50_769x769_40k.yaml", "r50_512x1024_40k.yaml", "r50_512x512_80k.yaml", "r50_512x512_20k.yaml")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import upernet.tasks
 from upernet.errors import UserError
 from upernet.labels import IGNORE, ClassSets, Labels
-from upernet.plain import from_class_path, to_plain
+from upernet.plain import from_plain, to_plain
 from upernet.tasks import LEVELS, Material, Object, Part, Scene, Semantic, Task, Texture
 from upernet.tasks.metrics import TopOne
 
@@ -113,7 +113,7 @@ def test_says_what_it_is(task: Task) -> None:
 
 def test_comes_back_from_yaml(task: Task) -> None:
     plain = yaml.safe_load(yaml.safe_dump(to_plain(task)))
-    again = from_class_path(Task, plain, "here")  # type: ignore[type-abstract]
+    again = from_plain(Task, plain, "here")  # type: ignore[type-abstract]
     assert again == task
     assert type(again) is type(task)
     assert again.classes == task.classes

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import upernet
-from upernet.cli import main, read_options
+from upernet.cli import main
 from upernet.data.sets.voc import NAMES as VOC_NAMES
 from upernet.labels import ClassSets
+from upernet.options import read_options
 from upernet.store.loading import load_model
 from upernet.tasks import Scene
 

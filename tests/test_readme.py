@@ -54,8 +54,8 @@ def test_links_and_pictures_exist(path: str) -> None:
 
 
 def test_the_yaml_of_own_data_is_a_training_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from upernet.cli import read_options
     from upernet.data.mixture import bind_sources
+    from upernet.options import read_options
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "classes.json").write_text('["background", "road", "roof"]')

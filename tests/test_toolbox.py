@@ -19,7 +19,7 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.inference.views import Views, order_tasks
-from upernet.model.build import as_run, build_model
+from upernet.model.build import build_model, for_inference
 from upernet.store.foreign import write_foreign
 from upernet.store.loading import load_model
 
@@ -94,7 +94,7 @@ def test_windows_scales_and_mirror_images_are_the_toolbox_s(
     from mmseg.registry import MODELS
 
     given, tasks, _ = load_model(fixtures_dir / "mmseg_tiny" / "checkpoint.pth")
-    network = as_run(build_model(replace(given.config, align_corners=align_corners), tasks))
+    network = for_inference(build_model(replace(given.config, align_corners=align_corners), tasks))
     network.load_state_dict(given.state_dict())
     config = InferenceConfig(
         short_side=103, max_side=411, window=window, stride=window and (43, 50), scales=SCALES, flip=True,

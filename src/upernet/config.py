@@ -49,7 +49,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check("model.width", self.width, 1, example=512)
         check("model.level_norm_eps", self.level_norm_eps, 0, example=1e-6)
-        check("model.std", min(self.std), 1e-6, example="[0.229, 0.224, 0.225]")
+        for mean, std in zip(self.mean, self.std, strict=True):
+            check("model.mean", mean, float("-inf"), example="[0.485, 0.456, 0.406]")
+            check("model.std", std, 1e-6, example="[0.229, 0.224, 0.225]")
         for name, valid in (("pooling", ("adaptive", "precise")), ("ppm_order", ("conv_upsample", "upsample_conv"))):
             if getattr(self, name) not in valid:
                 raise UserError(f"model.{name}: {getattr(self, name)!r} is none of {', '.join(valid)}")

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from upernet.errors import check
 from upernet.plain import Configurable
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Loss(Configurable, ABC):
 
     weight: float = 1.0
     """Factor of this term in the task's loss."""
+
+    def __post_init__(self) -> None:
+        check("weight", self.weight, 0)
 
     needs_map: ClassVar[bool] = False
     """Whether it weighs pixels against one another, so that a task that answers once per image cannot have it."""
@@ -70,6 +74,9 @@ class Task(Configurable, ABC):
     """Stop the gradient before the head, so that this task trains nothing but its head."""
     auxiliary: bool = False
     """Trained, but neither predicted nor evaluated."""
+
+    def __post_init__(self) -> None:
+        check("weight", self.weight, 0)
 
     maps: ClassVar[bool] = True
     """Whether the answer is a map; a task that answers once per image cannot learn from one."""

@@ -12,11 +12,14 @@ class WorkError(UserError):
 
 
 def check(name: str, value: float | None, low: float, high: float = float("inf"), example: object = 1) -> None:
-    """Refuse a number outside [low, high]; none passes.
+    """Refuse a number outside [low, high], and one that is not finite; none passes.
 
     Raises:
         UserError: In one line with the field's name, the value and a valid one.
     """
-    if value is not None and not low <= value <= high:
+    if value is None:
+        return
+    finite = abs(value) < float("inf")
+    if not (finite and low <= value <= high):
         bounds = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise UserError(f"{name}: {value} is not {bounds}; for example {example}")
+        raise UserError(f"{name}: {value} is not {bounds if finite else 'finite'}; for example {example}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import upernet
 from upernet import tasks as kinds
-from upernet.cli import main, read_options
+from upernet.cli import main
 from upernet.commands.benchmark import _out_of_memory, _sizes
 from upernet.compare.contenders import (
     DISCARDED,
@@ -35,6 +35,7 @@ from upernet.compare.contenders import (
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig
 from upernet.model import UPerNet
 from upernet.model.build import build_model
+from upernet.options import read_options
 from upernet.parse.parser import Parser
 from upernet.store.loading import load_model
 from upernet.store.native import save_model

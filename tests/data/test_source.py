@@ -14,7 +14,7 @@ from PIL import Image
 
 from upernet.data import Annotation, ImageMaskFolder, Item, Source
 from upernet.errors import UserError
-from upernet.plain import from_class_path, to_plain
+from upernet.plain import from_plain, to_plain
 
 
 @dataclass(kw_only=True)
@@ -125,7 +125,7 @@ def test_predictions_keep_the_label_ids_and_the_images_ids(tmp_path: Path) -> No
 
 def test_a_source_comes_back_from_yaml() -> None:
     for source in (Memory(labels=["a", "b"], salt=3), ImageMaskFolder(root="~/x", ignore_value=None)):
-        again = from_class_path(Source, to_plain(source), "here")  # type: ignore[type-abstract]
+        again = from_plain(Source, to_plain(source), "here")  # type: ignore[type-abstract]
         # YAML has no tuples, and a command line reads types that from_plain need not know.
         assert to_plain(again) == to_plain(source)
         assert type(again) is type(source)

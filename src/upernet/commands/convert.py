@@ -42,9 +42,10 @@ def convert(
     if place.is_file() or (place.is_dir() and (to == "mmseg" or any(place.iterdir()))):
         raise UserError(f"{target}: is there already, and the last one is where to write; give a new name")
 
-    from upernet.model.build import build_model, fill
+    from upernet.model.build import build_model
     from upernet.store.loading import load_model
     from upernet.store.native import save_model
+    from upernet.store.weights import load_weights
 
     model, tasks, inference = load_model(sources[0] if len(sources) == 1 else sources, trust, mirror)
     unknown = [name for name in drop if name not in tasks]
@@ -56,7 +57,7 @@ def convert(
             raise UserError(f"--drop {' '.join(drop)} leaves no task")
         state = {k: v for k, v in model.state_dict().items() if not any(k.startswith(f"heads.{n}.") for n in drop)}
         model, tasks = build_model(model.config, kept), kept
-        fill(model, state, sources[0])
+        load_weights(model, state, sources[0])
     if to == "native":
         save_model(place, model, tasks, inference, info={"converted_from": [Path(s).name for s in sources]}, half=half)
     else:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
 from upernet.contract import Task
 from upernet.data.config import DataConfig
 from upernet.errors import UserError
 from upernet.files import write_whole
 from upernet.plain import to_plain
+from upernet.yaml_files import write_yaml
 
 
 def train(
@@ -37,9 +36,10 @@ def train(
     from upernet.data.mixture import bind_sources
     from upernet.engine.class_weights import weigh_classes, write_frequencies
     from upernet.engine.trainer import Trainer
-    from upernet.model.build import build_model, fill
+    from upernet.model.build import build_model
     from upernet.store.loading import load_model
     from upernet.store.pretrained import load_backbone_weights
+    from upernet.store.weights import load_weights
 
     if not tasks:
         raise UserError("tasks: none given; for example semantic: {class_path: upernet.tasks.Semantic, …}")
@@ -52,14 +52,14 @@ def train(
     network = build_model(model, tasks)
     sources = bind_sources(data, tasks)
     if run.init is not None:
-        fill(network, start.state_dict(), run.init, partial=True)
+        load_weights(network, start.state_dict(), run.init, partial=True)
     elif run.backbone_weights is not None:
         load_backbone_weights(network.backbone, model.backbone, run.backbone_weights)
     folder = Path(run.out)
     counted = weigh_classes(tasks, sources, folder if run.resume else None)
     trainer = Trainer(network, tasks, sources, data=data, optim=optim, run=run, inference=inference)
     resolved = {"tasks": tasks, "data": data, "model": model, "optim": optim, "run": run, "inference": inference}
-    text = yaml.safe_dump(to_plain(resolved), sort_keys=False, allow_unicode=True, width=120)
+    text = write_yaml(to_plain(resolved))
     folder.mkdir(parents=True, exist_ok=True)
     trainer.resume()
     if trainer.is_first:

@@ -35,7 +35,7 @@ from upernet.errors import UserError
 from upernet.inference.views import Views, order_tasks, resize, windows_of
 from upernet.labels import ClassSets
 from upernet.model import UPerNet
-from upernet.model.build import as_run, build_model
+from upernet.model.build import build_model, for_inference
 from upernet.plain import to_plain
 from upernet.store.foreign import write_foreign
 from upernet.tasks import Semantic, Task
@@ -292,7 +292,7 @@ def fresh_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = as_run(build_model(config, tasks))
+        network = for_inference(build_model(config, tasks))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
             nn.init.constant_(module.weight, 0.2)

@@ -51,7 +51,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if not 0 < low <= high:
+        if not 0 < low <= high < float("inf"):
             raise UserError(f"augment.scale: {list(self.scale)} is no range; for example [0.5, 2.0]")
         check("augment.crop", min(self.crop), 32, example="[512, 512]")
         check("augment.short_side", self.short_side, 1, example=512)
@@ -102,7 +102,7 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         if self.constant and (self.classes or self.annotation or self.average):
-            raise UserError(f"target: constant {self.constant} leaves no room for classes, annotation or average")
+            raise UserError(f"constant: {self.constant} leaves no room for classes, annotation or average")
 
 
 @dataclass(kw_only=True)
@@ -125,8 +125,8 @@ class SourceConfig:
     """Augmentation of this source; `data.augment` if none."""
 
     def __post_init__(self) -> None:
-        check("data.sources.<name>.batch", self.batch, 1, example=8)
-        check("data.sources.<name>.weight", self.weight, 0, example=1.0)
+        check("batch", self.batch, 1, example=8)
+        check("weight", self.weight, 0, example=1.0)
 
 
 @dataclass(kw_only=True)

@@ -16,13 +16,14 @@ from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
 from upernet.model import UPerNet
-from upernet.model.build import plan_model
+from upernet.model.build import build_on_meta
 from upernet.plain import to_plain
 from upernet.store.checkpoints import WEIGHTS, open_checkpoint
 from upernet.store.dialects import csail, huggingface, mmseg, smp
 from upernet.store.dialects.backbones import same_answers
 from upernet.store.dialects.base import Checkpoint, Dialect, Reading
 from upernet.store.dialects.keys import some
+from upernet.store.weights import check_tensors
 
 DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
 
@@ -46,7 +47,8 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
         if dialect.matches(keys):
             try:
                 reading = dialect.read(checkpoint)
-                _check_tensors(reading, name)
+                network = build_on_meta(reading.config, reading.tasks, name)
+                check_tensors(network, reading.tensors, name, reading.named)
             except UserError as error:
                 if str(error).startswith(f"{name}: "):
                     raise
@@ -57,28 +59,6 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
             return dialect.NAME, reading
     known = ", ".join(dialect.SOFTWARE for dialect in DIALECTS)
     raise UserError(f"{name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
-
-
-def _check_tensors(reading: Reading, where: str) -> None:
-    """Compare the tensors with the network's, which is built without memory, and tell differences in the file's names.
-
-    Raises:
-        WorkError: If one is missing, has no place, or another shape, or the network would be none of a UPerNet's size.
-            Counts of batches may be missing: old files have none.
-    """
-    own = plan_model(reading.config, reading.tasks, where).state_dict()
-    found, named = reading.tensors, reading.named
-    wrong = [f"{named(k)} is missing" for k in own if k not in found and not k.endswith(".num_batches_tracked")]
-    wrong += [f"{named(k)} has no place" for k in found if k not in own]
-    for key in own.keys() & found.keys():
-        here, there = list(own[key].shape), list(found[key].shape)
-        wrong += [f"{named(key)} is {there} instead of {here}"] if here != there else []
-    if wrong:
-        config = reading.config
-        network = f"{config.backbone} {config.backbone_args or ''}".strip()
-        raise WorkError(
-            f"{where}: {len(wrong)} tensors do not fit the network, width {config.width} on {network}: {some(wrong)}"
-        )
 
 
 def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:

@@ -9,10 +9,11 @@ from upernet.config import InferenceConfig
 from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
-from upernet.model.build import as_run, build_model, check_fits, fill, plan_model
+from upernet.model.build import build_model, build_on_meta, for_inference
 from upernet.store.archives import read_safetensors
 from upernet.store.foreign import read_foreign
 from upernet.store.native import CONFIG, WEIGHTS, is_native, read_model_config
+from upernet.store.weights import check_tensors, load_weights
 from upernet.zoo.fetch import fetch_model
 from upernet.zoo.published import find_published
 from upernet.zoo.shipped import SHIPPED, shipped_models
@@ -44,16 +45,16 @@ def load_model(
         where = described = " + ".join(str(path) for path in paths)
     try:
         if native:  # a file that claims a giant is told before memory is taken; those of others have been by now
-            check_fits(plan_model(config, tasks, described).state_dict(), state, where)
+            check_tensors(build_on_meta(config, tasks, described), state, where)
         network = build_model(config, tasks)
-        fill(network, state, where)
+        load_weights(network, state, where)
     except UserError as error:
         if str(error).startswith((f"{where}: ", f"{described}: ")):
             raise
         raise type(error)(f"{described}: {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WorkError(f"{described}: no network can be built ({' '.join(str(error).split())})") from error
-    return as_run(network), tasks, inference
+    return for_inference(network), tasks, inference
 
 
 def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = None) -> list[Path]:

@@ -5,14 +5,12 @@ What other software wrote is opened by `upernet.store.foreign`.
 
 from __future__ import annotations
 
-import reprlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from safetensors.torch import save
 
 from upernet.config import InferenceConfig, ModelConfig
@@ -20,8 +18,9 @@ from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
 from upernet.model import UPerNet
-from upernet.model.build import plain_state
-from upernet.plain import from_class_path, from_plain, to_plain
+from upernet.model.build import cpu_state_dict
+from upernet.plain import class_paths, from_plain, to_plain
+from upernet.yaml_files import read_yaml, write_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +53,7 @@ def save_model(
         UserError: If `half` would overflow.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = plain_state(model)
+    state = cpu_state_dict(model)
     if half:
         state = {k: _to_half(k, v) for k, v in state.items()}
     content = {
@@ -65,7 +64,7 @@ def save_model(
         "info": dict(info or {}),
     }
     weights = save(state)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    text = write_yaml(content)
     write_whole(folder / WEIGHTS, lambda file: file.write(weights))
     write_whole(folder / CONFIG, lambda file: file.write(text.encode()))
 
@@ -82,36 +81,47 @@ def _to_half(name: str, value: Tensor) -> Tensor:
 
 
 def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:
-    """What a model folder's `config.yaml` says; see `load_model`."""
+    """The network, tasks and inference that a model folder's `config.yaml` describes.
+
+    Args:
+        folder: The model folder.
+        trust: Packages from which tasks and losses may be imported, beside `upernet` and those imported already.
+
+    Raises:
+        UserError: If a value is of a wrong type, a key is unknown, or a module is not trusted.
+        WorkError: If the file is damaged or hostile.
+    """
     path = folder / CONFIG
+    content = _read_content(path)
+    for key, named in class_paths(content["tasks"], "tasks"):
+        module = named.rpartition(".")[0]
+        # Importing runs a module: a stranger's file must not choose which.
+        if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
+            raise UserError(f"{path}: {key} comes from module {module!r}; if you trust it, --trust {module}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if _values(content, {}) > VALUES:
-            raise WorkError(f"{path}: holds more than {VALUES} values, counting shared ones anew; it may be hostile")
-    # A tag such as !!bool before what is none makes yaml fail with nearly any of them.
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WorkError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or "model" not in content or not isinstance(content.get("tasks"), dict):
-        raise WorkError(f"{path}: expected the keys model and tasks")
-    for name, spec in content["tasks"].items():
-        class_path = spec.get("class_path") if isinstance(spec, dict) else None
-        if not isinstance(class_path, str):
-            raise WorkError(f"{path}: tasks.{name}: expected class_path, found {reprlib.repr(spec)}")
-        for where, named in _class_paths(spec, f"tasks.{name}"):
-            module = named.rpartition(".")[0]
-            # Importing runs a module: a stranger's file must not choose which.
-            if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
-                raise UserError(f"{path}: {where} comes from module {module!r}; if you trust it, --trust {module}")
-    try:
-        tasks = {
-            name: from_class_path(Task, spec, f"{path}: tasks.{name}")  # type: ignore[type-abstract]
-            for name, spec in content["tasks"].items()
-        }
-        config = from_plain(ModelConfig, content["model"], f"{path}: model")
-        inference = from_plain(InferenceConfig, content.get("inference") or {}, f"{path}: inference")
-    except (TypeError, ValueError, AttributeError) as error:
-        raise WorkError(f"{path}: a value of the wrong kind ({' '.join(str(error).split())})") from error
+        tasks = from_plain(dict[str, Task], content["tasks"], "tasks")
+        config = from_plain(ModelConfig, content["model"], "model")
+        inference = from_plain(InferenceConfig, content.get("inference", {}), "inference")
+    except UserError as error:
+        raise type(error)(f"{path}: {error}") from error
     return config, tasks, inference
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """What a model's `config.yaml` holds, its `model` and `tasks` among it.
+
+    Raises:
+        WorkError: If it is damaged or hostile.
+    """
+    try:
+        content = read_yaml(path)
+    except UserError as error:
+        raise WorkError(str(error)) from error
+    if _values(content, {}) > VALUES:
+        raise WorkError(f"{path}: holds more than {VALUES} values, counting shared ones anew; it may be hostile")
+    if not isinstance(content, dict) or "model" not in content or "tasks" not in content:
+        raise WorkError(f"{path}: expected the keys model and tasks")
+    return content
 
 
 def _values(block: Any, known: dict[int, int]) -> int:
@@ -122,20 +132,6 @@ def _values(block: Any, known: dict[int, int]) -> int:
         known[id(block)] = 1  # YAML can hold a list inside itself
         known[id(block)] += sum(_values(v, known) for v in (block.values() if isinstance(block, dict) else block))
     return known[id(block)]
-
-
-def _class_paths(block: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Every class that a block names, at any depth, such as a task's losses, and where it stands."""
-    waiting, seen = [(where, block)], set()
-    while waiting:
-        where, value = waiting.pop()
-        if id(value) in seen or not isinstance(value, (dict, list)):
-            continue
-        seen.add(id(value))  # YAML can hold a list inside itself
-        if isinstance(value, dict) and isinstance(value.get("class_path"), str):
-            yield where, value["class_path"]
-        inner = value.items() if isinstance(value, dict) else enumerate(value)
-        waiting += [(where if key == "init_args" else f"{where}.{key}", one) for key, one in inner]
 
 
 def is_native(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from upernet.errors import check
 from upernet.model.heads import DenseHead
 from upernet.tasks.softmax import SoftmaxTask
 
@@ -31,6 +32,10 @@ class DenseTask(SoftmaxTask):
     """Probability of dropping a channel before the classifier."""
     image_answer: Literal["mean", "majority"] = "mean"
     """Answer for a whole image: the class of the largest mean probability, or the most frequent class."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("dropout", self.dropout, 0, 1, example=0.1)
 
     def build_head(self, in_channels: int) -> nn.Module:
         """A `DenseHead` with this task's convolutions."""

@@ -41,6 +41,7 @@ class WeightedLoss(Loss):
     """Number of images per source that are counted, evenly spaced; all if none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check(f"{name}.beta", self.beta, 0, 1 - 1e-12, example=0.999)
         check(f"{name}.count_images", self.count_images, 1, example=1000)
@@ -240,6 +241,7 @@ class Dice(RegionLoss):
     """The exponent k above."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check("Dice.smooth", self.smooth, 0, example=1.0)
         if self.power not in (1, 2):
             raise UserError(f"Dice.power: {self.power} is none of 1, 2")

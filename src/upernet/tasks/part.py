@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upernet.contract import Task
-from upernet.errors import UserError
+from upernet.errors import UserError, check
 from upernet.labels import IGNORE, ClassSets, Labels, distinct_colours
 from upernet.model.heads import DenseHead
 from upernet.tasks.losses import denominator
@@ -46,6 +46,10 @@ class Part(Task):
     """Channels of those convolutions."""
     no_part_weight: float = 1.0
     """Weight of the loss on pixels of no named part. A value below 1 helps parts that cover little of their object."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("no_part_weight", self.no_part_weight, 0)
 
     @property
     def needs(self) -> tuple[str, ...]:

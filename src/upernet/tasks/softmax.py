@@ -14,7 +14,6 @@ from upernet.contract import Loss, Task
 from upernet.data.sets import published_classes
 from upernet.errors import UserError
 from upernet.labels import ClassSets, Labels
-from upernet.plain import from_class_path
 from upernet.tasks.losses import CrossEntropy
 
 if TYPE_CHECKING:
@@ -34,11 +33,7 @@ class SoftmaxTask(Task):
     cross-entropy averaged over what is labelled if empty."""
 
     def __post_init__(self) -> None:
-        # What a model folder holds comes here as plain values; the command line has built them already.
-        self.losses = [
-            one if isinstance(one, Loss) else from_class_path(Loss, one, f"losses.{i}")
-            for i, one in enumerate(self.losses)
-        ]
+        super().__post_init__()
         for one in self.losses:
             if one.needs_map and not self.maps:
                 kind, own = type(one).__name__, type(self).__name__

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import upernet.data
-from upernet.cli import read_options
 from upernet.contract import Task
 from upernet.data.sets import SETS, published_classes
 from upernet.errors import UserError
 from upernet.labels import Labels
-from upernet.plain import from_class_path, to_plain
+from upernet.options import read_options
+from upernet.plain import from_plain, to_plain
 from upernet.tasks import Object
 from upernet.zoo.published import published
 
@@ -87,7 +87,7 @@ def test_a_task_keeps_the_name_of_its_list() -> None:
     assert task.classes == Labels.of(published_classes("cityscapes"))
     plain = to_plain(task)
     assert plain["init_args"]["labels"] == "cityscapes"
-    again = from_class_path(Task, yaml.safe_load(yaml.safe_dump(plain)), "here")  # type: ignore[type-abstract]
+    again = from_plain(Task, yaml.safe_load(yaml.safe_dump(plain)), "here")  # type: ignore[type-abstract]
     assert again == task
 
 

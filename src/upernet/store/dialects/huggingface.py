@@ -13,7 +13,7 @@ from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
-from upernet.model.build import plain_state
+from upernet.model.build import cpu_state_dict
 from upernet.store.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
 from upernet.store.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three, warn
 from upernet.store.dialects.keys import KeyTable, Row, conv_norm
@@ -220,7 +220,7 @@ def write(
     config, names = model.config, semantic.classes.names
     if config.align_corners or model.logits_align_corners:
         raise UserError(f"{SOFTWARE} has align_corners false everywhere; this model has true")
-    tensors = plain_state(model)
+    tensors = cpu_state_dict(model)
     own = family(tensors)
     kind = "resnet" if own == "plain" else own if own in _TABLES else None
     if kind is None or config.level_norm != (kind != "resnet"):

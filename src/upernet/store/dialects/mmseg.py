@@ -12,7 +12,7 @@ from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.model import UPerNet
-from upernet.model.build import plain_state
+from upernet.model.build import cpu_state_dict
 from upernet.store.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
 from upernet.store.dialects.base import (
     Checkpoint,
@@ -157,7 +157,7 @@ def write(
     """
     semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
     config, labels = model.config, semantic.classes
-    tensors = plain_state(model)
+    tensors = cpu_state_dict(model)
     kind = family(tensors)
     if kind is None or (config.level_norm != (kind in ("convnext", "swin"))):
         raise UserError(

@@ -11,7 +11,7 @@ from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.model import UPerNet
-from upernet.model.build import plain_state
+from upernet.model.build import cpu_state_dict
 from upernet.store.dialects.backbones import Swin, family, identify, measure, same_answers
 from upernet.store.dialects.base import Checkpoint, Reading, require_semantic, semantic_tasks
 from upernet.store.dialects.keys import KeyTable, Row, conv_norm
@@ -149,7 +149,7 @@ def write(
         raise UserError(f"{SOFTWARE} always has level_norm with 1e-6 and align_corners false; this model has not")
     if config.logits_align_corners is not True:
         raise UserError(f"{SOFTWARE} brings logits to size with align_corners true; this model has false")
-    tensors = plain_state(model)
+    tensors = cpu_state_dict(model)
     shape = measure(tensors, config.backbone)
     name, args = shape.identify()
     if isinstance(shape, Swin):

@@ -1,0 +1,31 @@
+"""Dataclasses as the plain values that YAML holds."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+class Configurable:
+    """A dataclass that YAML names by class, so that anyone's own class will do: `class_path` and `init_args`."""
+
+    @classmethod
+    def class_path(cls) -> str:
+        """Where YAML finds this class; of our own, the public room is named rather than the file inside it."""
+        room = ".".join(cls.__module__.split(".")[:2])
+        return f"{room if room in ('upernet.tasks', 'upernet.data') else cls.__module__}.{cls.__qualname__}"
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as the dicts, lists and strings that YAML holds."""
+    if is_dataclass(value) and not isinstance(value, type):
+        values = {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"class_path": value.class_path(), "init_args": values} if isinstance(value, Configurable) else values
+    if isinstance(value, dict):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

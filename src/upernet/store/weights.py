@@ -1,0 +1,68 @@
+"""Tensors that were read, compared with a network and put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from upernet.errors import WorkError
+from upernet.store.dialects.keys import some
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from upernet.model import UPerNet
+
+_COUNT = ".num_batches_tracked"
+"""End of the names of batch norm's counts, which old files do not have."""
+
+
+def load_weights(network: UPerNet, tensors: Mapping[str, Tensor], where: str, *, partial: bool = False) -> None:
+    """Give a network its weights; every tensor on either side must have its place.
+
+    Args:
+        network: The network, changed in place.
+        tensors: In its names. Counts of batches may be missing.
+        where: What they were read from, for the error line.
+        partial: Leave out heads that only one side has, or that differ in shape; everything else must match.
+
+    Raises:
+        WorkError: If the tensors are not the network's. The network is then as it was.
+    """
+    own = network.state_dict()
+    given = {k: v for k, v in own.items() if k.endswith(_COUNT)} | dict(tensors)
+    if partial:
+        fits = {k for k in given if k in own and own[k].shape == given[k].shape}
+        heads = {k.split(".")[1] for k in (own.keys() | given.keys()) - fits if k.startswith("heads.")}
+        given = {k: v for k, v in given.items() if not (k.startswith("heads.") and k.split(".")[1] in heads)}
+        given |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
+    check_tensors(network, given, where)
+    network.load_state_dict(given)
+
+
+def check_tensors(
+    network: UPerNet, tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str
+) -> None:
+    """Compare tensors with those of a network, by name and shape. Counts of batches may be missing.
+
+    Args:
+        network: The network; it may be on the meta device.
+        tensors: In its names.
+        where: What they were read from, for the error line.
+        named: What the file calls a tensor of ours.
+
+    Raises:
+        WorkError: If one is missing, has no place, or another shape.
+    """
+    own = network.state_dict()
+    wrong = [f"{named(k)} is missing" for k in own if k not in tensors and not k.endswith(_COUNT)]
+    wrong += [f"{named(k)} has no place" for k in tensors if k not in own]
+    for key in own.keys() & tensors.keys():
+        here, there = list(own[key].shape), list(tensors[key].shape)
+        wrong += [f"{named(key)} is {there} instead of {here}"] if here != there else []
+    if wrong:
+        config = network.config
+        backbone = f"{config.backbone} {config.backbone_args or ''}".strip()
+        raise WorkError(
+            f"{where}: {len(wrong)} tensors do not fit the network, width {config.width} on {backbone}: {some(wrong)}"
+        )
