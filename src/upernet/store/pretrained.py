@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 import re
 from collections.abc import Mapping
 from itertools import accumulate
@@ -11,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from upernet.errors import UserError
 from upernet.model.backbone import Backbone
+from upernet.store.archives.archive import read_checkpoint
 
 # What a timm classifier has behind its last feature. Only these may be left over.
 _BEHIND = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "fc_norm.")
@@ -46,7 +43,8 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
             those of `tf_efficientnet_lite0` … `2`, else a `.safetensors` or `.pth` state dict in timm's key names.
 
     Raises:
-        UserError: If the source cannot be read or does not fit.
+        UserError: If there is no such source, or it does not fit.
+        WorkError: If a file is damaged or hostile.
     """
     if source == "timm":
         state = _from_timm(name, backbone.options)
@@ -120,19 +118,17 @@ def _from_timm(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
-    """A state dict, read without running any code it may hold."""
+    """A state dict, read without running any code that the file may hold.
+
+    Raises:
+        UserError: If there is no such file, or it is none of this kind.
+        WorkError: If it is damaged or hostile.
+    """
     if path.suffix not in (".safetensors", ".pth"):
         raise UserError(f"backbone weights {str(path)!r}: expected timm, pypi, or a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read {str(path)!r}: {reason}; expected a file of tensors") from error
+    state = read_checkpoint(path)
     if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"{str(path)!r} is no state dict; expected a file of tensors by name")
+        raise UserError(f"{path}: no state dict; expected a file of tensors by name")
     return state
 
 
