@@ -16,7 +16,7 @@ from torch import Tensor
 from upernet.config import InferenceConfig
 from upernet.data.images import read_image
 from upernet.inference.views import network_input
-from upernet.resize import fit, reach, resize_image, resize_labels
+from upernet.resize import Window, fit, reach, resize_image, resize_labels
 
 
 def grey(rows: list[list[int]]) -> Tensor:
@@ -38,6 +38,14 @@ def grey(rows: list[list[int]]) -> Tensor:
 )
 def test_an_image_is_fitted_into_a_box(size: tuple[int, int], box: tuple[int, int], result: tuple[int, int]) -> None:
     assert fit(size, box) == result
+
+
+def test_a_window_is_told_by_its_edges() -> None:
+    window = Window(2, 3, 10, 7)
+    assert (window.size, window.height, window.width) == ((8, 4), 8, 4)
+    pixels = torch.arange(12 * 9).view(12, 9)
+    assert torch.equal(pixels[window.rows, window.columns], pixels[2:10, 3:7])
+    assert Window.whole((12, 9)) == (0, 0, 12, 9)
 
 
 def test_twice_as_wide() -> None:
@@ -86,9 +94,8 @@ def test_a_window_of_the_resized_map_is_its_crop(size: tuple[int, int], after: t
     labels = torch.from_numpy(rng.integers(-1, 400, size))
     height, width = (int(rng.integers(1, n + 1)) for n in after)
     top, left = int(rng.integers(after[0] - height + 1)), int(rng.integers(after[1] - width + 1))
-    window = top, left, height, width
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    assert torch.equal(resize_labels(labels, after, window), resize_labels(labels, after)[rows, columns])
+    cropped = resize_labels(labels, after)[top : top + height, left : left + width]
+    assert torch.equal(resize_labels(labels, after, Window(top, left, top + height, left + width)), cropped)
 
 
 @settings(deadline=None, max_examples=150)
@@ -104,7 +111,7 @@ def test_a_window_of_the_resized_image_is_its_crop(size: tuple[int, int], after:
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     np.testing.assert_array_equal(resize_image(image, after).permute(1, 2, 0), whole)
     pixels[reach(size[0], after[0], top + height) :] = 7
-    view = resize_image(image, after, (top, left, height, width))
+    view = resize_image(image, after, Window(top, left, top + height, left + width))
     np.testing.assert_array_equal(view.permute(1, 2, 0), whole[top : top + height, left : left + width])
 
 

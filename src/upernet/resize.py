@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,8 +18,41 @@ from torch import Tensor
 cv2.setNumThreads(1)
 
 Size = tuple[int, int]
-Window = tuple[int, int, int, int]
-"""Top, left, height and width in pixels of the resized image."""
+"""Height and width in pixels."""
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: first row and column, and row and column after the last."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @classmethod
+    def whole(cls, size: Size) -> Window:
+        """All of an image of that size."""
+        return cls(0, 0, *size)
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def size(self) -> Size:
+        return self.height, self.width
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.bottom)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.left, self.right)
 
 
 def fit(size: Size, box: Size) -> Size:
@@ -41,7 +75,8 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
     Args:
         image: (3, H, W) uint8, in any memory layout; fastest as decoded, (H, W, 3) in memory.
         size: Height and width of the whole resized image.
-        window: Which part of it to return; all of it if none. Pixels beyond its `reach` do not matter.
+        window: Which part of the resized image to return; all of it if none. Pixels of `image` beyond the window's
+            `reach` do not matter.
 
     Returns:
         (3, h, w) uint8, laid out (h, w, 3) in memory; a view of the image itself if it has that size.
@@ -49,12 +84,11 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
     Raises:
         MemoryError: If it does not fit into the memory.
     """
-    top, left, height, width = window or (0, 0, *size)
-    part = slice(top, top + height), slice(left, left + width)
+    window = window or Window.whole(size)
     whole = tuple(image.shape[-2:])
     if tuple(size) == whole:
-        return image[:, *part]
-    rows, columns = reach(whole[0], size[0], top + height), reach(whole[1], size[1], left + width)
+        return image[:, window.rows, window.columns]
+    rows, columns = reach(whole[0], size[0], window.bottom), reach(whole[1], size[1], window.right)
     # By factors, not by size: those of the whole image hold for its upper left part too.
     fy, fx = size[0] / whole[0], size[1] / whole[1]
     if (round(rows * fy), round(columns * fx)) == (rows, columns):
@@ -66,7 +100,7 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
         if error.code != cv2.Error.StsNoMem:
             raise
         raise MemoryError(str(error)) from error
-    return torch.from_numpy(resized[part]).permute(2, 0, 1)
+    return torch.from_numpy(resized[window.rows, window.columns]).permute(2, 0, 1)
 
 
 def reach(before: int, after: int, stop: int) -> int:
@@ -86,24 +120,25 @@ def resize_labels(labels: Tensor, size: Size, window: Window | None = None) -> T
     Args:
         labels: (H, W) of any type.
         size: Height and width of the whole resized map.
-        window: Which part of it to return; all of it if none.
+        window: Which part of the resized map to return; all of it if none.
 
     Returns:
         (h, w) of the same type, equal to what OpenCV's `INTER_NEAREST` gives, cropped to the window: row i comes from
         row floor(i · H / h), which when shrinking lies up and left of where the image is sampled.
     """
-    top, left, height, width = window or (0, 0, *size)
+    window = window or Window.whole(size)
     if tuple(size) == tuple(labels.shape):
-        return labels[top : top + height, left : left + width].contiguous()
-    rows = _nearest(labels.shape[0], size[0], top, height)
-    columns = _nearest(labels.shape[1], size[1], left, width)
+        return labels[window.rows, window.columns].contiguous()
+    rows = _nearest(labels.shape[0], size[0], window.top, window.bottom)
+    columns = _nearest(labels.shape[1], size[1], window.left, window.right)
     part = labels.numpy()[:, columns[0] : columns[-1] + 1]
-    result = np.empty((height, width), dtype=part.dtype)
+    result = np.empty(window.size, dtype=part.dtype)
     part[rows].take(columns - columns[0], axis=1, out=result, mode="wrap")  # all lie inside; to check takes as long
     return torch.from_numpy(result)
 
 
-def _nearest(before: int, after: int, start: int, count: int) -> np.ndarray:
+def _nearest(before: int, after: int, start: int, stop: int) -> np.ndarray:
+    """Rows of a map of `before` rows from which rows `start` to `stop` of the resized one, of `after` rows, come."""
     # By way of the factor, rounded, as OpenCV: that decides where the quotient is a whole number.
     step = 1 / (after / before)
-    return np.floor(np.arange(start, start + count) * step).astype(np.intp).clip(max=before - 1)
+    return np.floor(np.arange(start, stop) * step).astype(np.intp).clip(max=before - 1)

@@ -183,9 +183,9 @@ def test_an_image_with_one_label_fills_the_crop(size: tuple[int, int], aspect: f
 
 def test_scale_is_uniform_in_its_logarithm_and_stretch_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    window = transforms._window
+    draw = transforms._draw_span
     monkeypatch.setattr(
-        transforms, "_window", lambda size, crop, scale: seen.append(scale) or window(size, crop, scale)
+        transforms, "_draw_span", lambda size, crop, scale: seen.append(scale) or draw(size, crop, scale)
     )
     torch.manual_seed(0)
     view = cutter(crop=(32, 32), scale=(0.5, 2.0), aspect=1.5)
@@ -203,8 +203,8 @@ def test_scale_is_uniform_in_its_logarithm_and_stretch_within_bounds(monkeypatch
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 300), st.integers(32, 200), st.floats(0.5, 8))
-def test_a_window_lies_in_the_image_and_magnifies_as_asked(size: int, crop: int, scale: float) -> None:
-    start, length, scaled, before = transforms._window(size, crop, scale)
+def test_a_span_lies_in_the_image_and_magnifies_as_asked(size: int, crop: int, scale: float) -> None:
+    start, length, scaled, before = transforms._draw_span(size, crop, scale)
     assert 0 <= start <= start + length <= size
     assert 0 <= before <= before + scaled <= crop
     assert length > 0
@@ -214,10 +214,10 @@ def test_a_window_lies_in_the_image_and_magnifies_as_asked(size: int, crop: int,
 
 
 def test_every_position_is_reached() -> None:
-    """Windows at both ends of the image, and images at both ends of the padding."""
+    """Spans at both ends of the image, and images at both ends of the padding."""
     torch.manual_seed(0)
-    cuts = {transforms._window(36, 32, 1.0)[0] for _ in range(100)}
-    pads = {transforms._window(28, 32, 1.0)[3] for _ in range(100)}
+    cuts = {transforms._draw_span(36, 32, 1.0).start for _ in range(100)}
+    pads = {transforms._draw_span(28, 32, 1.0).padding for _ in range(100)}
     assert cuts == pads == {0, 1, 2, 3, 4}
 
 
@@ -272,11 +272,11 @@ class Seen:
 
     def image(self, image: Tensor, size: Any, window: Any) -> Tensor:
         self.images.append(size)
-        return torch.zeros(3, *window[2:], dtype=torch.uint8)
+        return torch.zeros(3, *window.size, dtype=torch.uint8)
 
     def map(self, labels: Tensor, size: Any, window: Any) -> Tensor:
         self.maps.append(size)
-        return torch.zeros(window[2:], dtype=torch.int64)
+        return torch.zeros(window.size, dtype=torch.int64)
 
 
 def test_one_scale_is_drawn_uniformly_for_both_sides_of_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,10 +324,11 @@ def test_the_crop_is_cut_from_the_resized_image(seed: int, monkeypatch: pytest.M
     view, cut = augment(
         image, mask, seed, crop=(48, 80), box=(100, 75), flip=float(seed % 2), pad_colour=(0.0, 1.0, 0.5)
     )
-    ((size, (top, left, height, width)),) = seen
+    ((size, window),) = seen
+    height, width = window.size
     assert (height, width) == (min(48, size[0]), min(80, size[1]))
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    whole, labels = resize_image(image, size)[:, rows, columns], resize_labels(mask, size)[rows, columns]
+    whole = resize_image(image, size)[:, window.rows, window.columns]
+    labels = resize_labels(mask, size)[window.rows, window.columns]
     if seed % 2:
         whole, labels = whole.flip(-1), labels.flip(-1)
     assert torch.equal(view[:, :height, :width], whole)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -77,20 +78,26 @@ class Augment:
         stretch = math.exp(uniform(-1, 1) * math.log(config.aspect) / 2)
         if not maps:
             scale = max(scale, config.crop[0] / height / stretch, config.crop[1] / width * stretch)
-        top, rows, out_rows, above = _window(height, config.crop[0], scale * stretch)
-        left, columns, out_columns, before = _window(width, config.crop[1], scale / stretch)
+        down = _draw_span(height, config.crop[0], scale * stretch)
+        across = _draw_span(width, config.crop[1], scale / stretch)
         flip = uniform(0, 1) < config.flip
-        border = [before, above, config.crop[1] - out_columns - before, config.crop[0] - out_rows - above]
+        border = [
+            across.padding,
+            down.padding,
+            config.crop[1] - across.scaled - across.padding,
+            config.crop[0] - down.scaled - down.padding,
+        ]
 
         def geometry(x: Tensor, how: InterpolationMode) -> Tensor:
             # torch's bilinear filter for bytes breaks down on a result of one pixel.
-            how = how if out_rows * out_columns > 1 else InterpolationMode.NEAREST_EXACT
-            x = F.resized_crop(x, top, left, rows, columns, [out_rows, out_columns], how, antialias=True)
+            how = how if down.scaled * across.scaled > 1 else InterpolationMode.NEAREST_EXACT
+            box = [down.start, across.start, down.length, across.length]
+            x = F.resized_crop(x, *box, [down.scaled, across.scaled], how, antialias=True)
             return F.horizontal_flip(x) if flip else x
 
         # Crop first: only pixels that are kept get resized, and only they get coloured. Maps are resized as plain
         # tensors, since v2 would use the older "nearest" for masks, which lies half a pixel beside the image.
-        view = geometry(_tensor(image, top + rows), InterpolationMode.BILINEAR)
+        view = geometry(_tensor(image, down.start + down.length), InterpolationMode.BILINEAR)
         view = F.pad(self.colour(view), border, fill=PAD_GREY)
         cut = {
             name: F.pad(geometry(value[None], InterpolationMode.NEAREST_EXACT), border, fill=IGNORE)[0].long()
@@ -104,8 +111,8 @@ class Augment:
         """In the order of the recipes: scale, crop, flip, colour, padding."""
         config = self.config
         ratio = uniform(*config.scale)
-        above, before, rows, columns = (0, 0, *image.size) if maps else _part(image.size)
-        size = fit((rows, columns), (int(box[0] * ratio), int(box[1] * ratio)))
+        part = Window.whole(image.size) if maps else _draw_part(image.size)
+        size = fit(part.size, (int(box[0] * ratio), int(box[1] * ratio)))
         if not maps:
             grow = max(1.0, config.crop[0] / size[0], config.crop[1] / size[1])
             size = math.ceil(size[0] * grow), math.ceil(size[1] * grow)
@@ -116,15 +123,15 @@ class Augment:
         for draw in range(REDRAWS + 1):
             top = int(torch.randint(size[0] - height + 1, ()).item())
             left = int(torch.randint(size[1] - width + 1, ()).item())
-            window = top, left, height, width
+            window = Window(top, left, top + height, left + width)
             if first is None:
                 break
             cut[first] = resize_labels(maps[first], size, window)
             if config.cat_max_ratio == 1 or draw == REDRAWS or is_varied(cut[first], config.cat_max_ratio):
                 break
         cut |= {name: resize_labels(maps[name], size, window) for name in names}
-        pixels = _tensor(image, above + reach(rows, size[0], top + height))
-        view = resize_image(pixels[:, above : above + rows, before : before + columns], size, window)
+        pixels = _tensor(image, part.top + reach(part.height, size[0], window.bottom))
+        view = resize_image(pixels[:, part.rows, part.columns], size, window)
         flip = uniform(0, 1) < config.flip
         view = _framed(self.colour(view.flip(-1) if flip else view), config.crop)
         targets = {name: (value.flip(-1) if flip else value).long() for name, value in cut.items()}
@@ -140,14 +147,14 @@ def _tensor(image: Photograph, rows: int) -> Tensor:
     return torch.from_numpy(image.decode(rows)).permute(2, 0, 1)
 
 
-def _part(size: Size) -> Window:
-    """A random part of an image longer than `LONGEST`; of other images all."""
+def _draw_part(size: Size) -> Window:
+    """All of an image; of one more elongated than `LONGEST`, a random part that is not."""
     height, width = size
     length = LONGEST * min(height, width)
     if max(height, width) <= length:
-        return 0, 0, height, width
+        return Window.whole(size)
     start = int(torch.randint(max(height, width) - length + 1, ()).item())
-    return (start, 0, length, width) if height > width else (0, start, height, length)
+    return Window(start, 0, start + length, width) if height > width else Window(0, start, height, start + length)
 
 
 def _framed(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -180,10 +187,25 @@ def is_varied(labels: Tensor, ratio: float) -> bool:
     return int(np.count_nonzero(counts)) > 1 and bool(counts.max() / counts.sum() < ratio)
 
 
-def _window(size: int, crop: int, scale: float) -> tuple[int, int, int, int]:
-    """Along one axis: start and length of the cut in the image, its length once scaled, and the padding before it."""
+class _Span(NamedTuple):
+    """What is cut out along one axis, in pixels: first pixel and length, length once scaled, padding before it."""
+
+    start: int
+    length: int
+    scaled: int
+    padding: int
+
+
+def _draw_span(size: int, crop: int, scale: float) -> _Span:
+    """A random cut of what fits into the crop once it is scaled, at a random place where the crop is larger.
+
+    Args:
+        size: Length of the image along this axis.
+        crop: Length of the crop.
+        scale: Factor by which the cut is enlarged.
+    """
     length = min(size, max(1, round(crop / scale)))
     start = int(torch.randint(size - length + 1, ()).item())
     scaled = crop if length < size else min(crop, max(1, round(size * scale)))
-    before = int(torch.randint(crop - scaled + 1, ()).item())
-    return start, length, scaled, before
+    padding = int(torch.randint(crop - scaled + 1, ()).item())
+    return _Span(start, length, scaled, padding)
