@@ -138,7 +138,7 @@ def compare(folder: Path) -> None:
                 continue
             with torch.inference_mode():
                 logits = model(x * model.std + model.mean, list(tasks))
-            torch.save({"x": x, "corners": model.logits_align_corners, **logits}, folder / f"{to} {name}.written")
+            torch.save({"x": x, "corners": model.upsampling_align_corners, **logits}, folder / f"{to} {name}.written")
             print(f"written: {place}", flush=True)
 
 

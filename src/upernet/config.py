@@ -42,8 +42,8 @@ class ModelConfig:
     """RGB standard deviation on [0, 1], divided by the network itself."""
 
     @property
-    def corners_of_logits(self) -> bool:
-        """`logits_align_corners`, or `align_corners` where it says nothing."""
+    def upsampling_align_corners(self) -> bool:
+        """Bilinear convention of the logits' last upsampling: `logits_align_corners`, or `align_corners` if none."""
         return self.align_corners if self.logits_align_corners is None else self.logits_align_corners
 
     def __post_init__(self) -> None:

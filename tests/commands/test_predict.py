@@ -25,7 +25,7 @@ from upernet.tasks import Object, Scene
 class Bright(nn.Module):
     """Object 1 where the left or right half of the image is bright; always the same scene."""
 
-    logits_align_corners = False
+    upsampling_align_corners = False
 
     def forward(self, image):
         light = image.mean(1, keepdim=True)

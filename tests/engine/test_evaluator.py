@@ -50,7 +50,7 @@ class Seer(nn.Module):
         self.dummy = nn.Parameter(torch.zeros(()))
         self.colours = torch.from_numpy(picture(np.arange(4))).float()
         self.answers, self.image_logits = answers, image_logits or {}
-        self.logits_align_corners = False
+        self.upsampling_align_corners = False
 
     def forward(self, image: Tensor, tasks: set[str]) -> dict[str, Tensor]:
         self.asked, self.seen = set(tasks), tuple(image.shape)

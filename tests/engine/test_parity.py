@@ -54,7 +54,7 @@ def weighted_losses(network: UPerNet, x: Tensor, labels: Tensor) -> dict[str, Te
     losses = {}
     for name, key in HEADS.items():
         own = network.tasks[name]
-        z = resize(logits[name], (target.shape[1], target.shape[2]), network.logits_align_corners)
+        z = resize(logits[name], (target.shape[1], target.shape[2]), network.upsampling_align_corners)
         losses[key] = own.weight * own.loss(z, target, own_labels(own))
     return losses
 

@@ -167,7 +167,7 @@ def test_windows_cover_everything_and_leave_nothing(length: int, window: int, da
 class PerPixel(nn.Module):
     """Logits that are a 1×1 function of the image, at its own size, and an answer about the image as a whole."""
 
-    logits_align_corners = False
+    upsampling_align_corners = False
 
     def forward(self, image: Tensor, tasks: list[str] | None = None) -> dict[str, Tensor]:
         red, green, blue = (image * 9 - 4).unbind(1)
@@ -179,7 +179,7 @@ class Strided(nn.Module):
 
     def __init__(self, align_corners: bool) -> None:
         super().__init__()
-        self.logits_align_corners = align_corners
+        self.upsampling_align_corners = align_corners
         self.conv = nn.Conv2d(3, 4, 7, stride=4, padding=3)
         nn.init.normal_(self.conv.weight, generator=torch.Generator().manual_seed(0))
 
@@ -270,7 +270,7 @@ def test_windows_may_go_through_the_network_together(monkeypatch: pytest.MonkeyP
 class Sided(nn.Module):
     """Says the left half of what it sees is the first class, with a certainty that depends on the size it sees."""
 
-    logits_align_corners = False
+    upsampling_align_corners = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ class Stub(nn.Module):
     def __init__(self, logits: dict[str, torch.Tensor], align_corners: bool = False) -> None:
         super().__init__()
         self.logits = logits
-        self.logits_align_corners = align_corners
+        self.upsampling_align_corners = align_corners
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         self.seen = image

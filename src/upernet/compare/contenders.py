@@ -275,7 +275,7 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
             for name, logits in network(image).items():
                 task = network.tasks[name]
                 target = torch.randint(len(task.classes), (batch, *crop), device=device)
-                full = resize(logits.float(), crop, network.logits_align_corners)
+                full = resize(logits.float(), crop, network.upsampling_align_corners)
                 losses.append(task.weight * task.loss(full, target, ClassSets.of(task.classes.names, task.classes)))
         torch.stack(losses).sum().backward()
         optimizer.step()
@@ -304,7 +304,7 @@ class _Answered:
 
     def __init__(self, logits: dict[str, Tensor], corners: bool) -> None:
         self.logits = logits
-        self.logits_align_corners = corners
+        self.upsampling_align_corners = corners
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         return self.logits
@@ -326,7 +326,7 @@ def our_contender(model: UPerNet, tasks: Mapping[str, Task], scene: Scene, versi
         if len(scene.image) == 1:
             return [labels(model, scene.image[0])]
         logits = model(scene.image / 255)
-        corners = model.logits_align_corners
+        corners = model.upsampling_align_corners
         ready = [_Answered({n: v[i : i + 1] for n, v in logits.items()}, corners) for i in range(len(scene.image))]
         return [labels(cast(UPerNet, one), image) for one, image in zip(ready, scene.image, strict=True)]
 
@@ -412,7 +412,7 @@ def peer_contender(
     try:
         with torch.inference_mode(), _quiet():
             own = twin(one * twin.std + twin.mean, ["semantic"])["semantic"]
-            own = resize(own, (height, width), twin.logits_align_corners)
+            own = resize(own, (height, width), twin.upsampling_align_corners)
             disagreement = ((software.logits(network, one) - own).abs().max() / own.std()).item()
             with arithmetic(device, precision):
                 software.label(network, image, scene.size)  # what cannot run says so here
@@ -463,7 +463,7 @@ def _without_compiled_operations() -> None:
 
 def _differences(ours: ModelConfig, theirs: ModelConfig, left_out: Iterable[str]) -> list[str]:
     """What of a network is another one there, in words."""
-    mine, yours = (to_plain(c) | {"logits_align_corners": c.corners_of_logits} for c in (ours, theirs))
+    mine, yours = (to_plain(c) | {"logits_align_corners": c.upsampling_align_corners} for c in (ours, theirs))
     changed = [f"{key} {yours[key]}, not {mine[key]}" for key in mine if mine[key] != yours[key]]
     return changed + [f"no {name} head" for name in left_out]
 

@@ -298,7 +298,7 @@ class Trainer:
             key = self.tasks[name].target or name
             target, z = batch.targets[key], logits[name]
             if target.ndim == 3 and z.ndim == 4:
-                z = resize(z.float(), (target.shape[1], target.shape[2]), self.plain_model.logits_align_corners)
+                z = resize(z.float(), (target.shape[1], target.shape[2]), self.plain_model.upsampling_align_corners)
             losses[name] = self.tasks[name].loss(z, target, supervision[key].sets)
         return losses
 

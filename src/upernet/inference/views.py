@@ -338,4 +338,4 @@ def _view(model: UPerNet, x: Tensor, config: InferenceConfig, words: tuple[list[
         crops = [x[:, :, a:b, c:d] for a, c, b, d in windows[i : i + batch]]
         for name, logits in model(crops[0] if len(crops) == 1 else torch.cat(crops), *words).items():
             pieces.setdefault(name, []).extend(logits.float().split(1))
-    return View(size, windows, pieces, flipped, model.logits_align_corners)
+    return View(size, windows, pieces, flipped, model.upsampling_align_corners)

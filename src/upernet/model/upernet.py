@@ -34,7 +34,8 @@ class UPerNet(nn.Module):
         config: What the network was built from.
         tasks: The tasks by name, in the order given.
         heads: Their heads, under the same names.
-        logits_align_corners: The bilinear convention with which its logits are brought to another size.
+        upsampling_align_corners: Bilinear convention with which its logits are brought to the size of the answer:
+            `align_corners` of `torch.nn.functional.interpolate`.
     """
 
     mean: Tensor
@@ -62,7 +63,7 @@ class UPerNet(nn.Module):
         self.decoder = Decoder(self.backbone.channels, config)
         channels = self.decoder.channels
         self.heads = nn.ModuleDict({name: task.build_head(channels[task.level]) for name, task in tasks.items()})
-        self.logits_align_corners = config.corners_of_logits
+        self.upsampling_align_corners = config.upsampling_align_corners
         # Not saved with the weights: the configuration holds them.
         self.register_buffer("mean", torch.tensor(config.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).reshape(3, 1, 1), persistent=False)

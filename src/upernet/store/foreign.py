@@ -88,7 +88,7 @@ def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task
     for key in theirs.keys() - {"backbone", "backbone_args", "logits_align_corners"}:
         if not _same(theirs[key], ours[key]):
             raise UserError(f"{to}: cannot hold {key} {ours[key]!r}; it would be read as {theirs[key]!r}")
-    if again.config.corners_of_logits != model.config.corners_of_logits:
+    if again.config.upsampling_align_corners != model.config.upsampling_align_corners:
         raise UserError(f"{to}: brings logits to size with other align_corners than this model")
     own = model.state_dict()
     if own.keys() != again.tensors.keys() or any(not torch.equal(v.cpu(), again.tensors[k]) for k, v in own.items()):

@@ -73,7 +73,7 @@ class Reference:
         self.assert_close(own, "logits")
         if "aux_logits" in self.answers:
             self.assert_close(logits["auxiliary"], "aux_logits")
-        corners = network.logits_align_corners
+        corners = network.upsampling_align_corners
         scores = F.interpolate(logits["semantic"], self.size, mode="bilinear", align_corners=corners)
         self.assert_same_classes(scores.argmax(1), "prediction")
 

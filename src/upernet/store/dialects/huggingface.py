@@ -218,7 +218,7 @@ def write(
     """
     semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
     config, names = model.config, semantic.classes.names
-    if config.align_corners or model.logits_align_corners:
+    if config.align_corners or model.upsampling_align_corners:
         raise UserError(f"{SOFTWARE} has align_corners false everywhere; this model has true")
     tensors = cpu_state_dict(model)
     own = family(tensors)

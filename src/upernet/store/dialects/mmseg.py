@@ -164,7 +164,7 @@ def write(
             f"{SOFTWARE} has UPerNet on ResNet, and on ConvNeXt and Swin with level_norm; this model has "
             f"{config.backbone!r} with level_norm {config.level_norm}"
         )
-    if config.corners_of_logits != config.align_corners:
+    if config.upsampling_align_corners != config.align_corners:
         raise UserError(f"{SOFTWARE} has one align_corners for all; this model has another for its logits")
     backbone = _backbone(measure(tensors, config.backbone), config.backbone)
     if kind == "swin":
