@@ -48,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     parser = upernet.load(args.model, device="cpu")
     photo = Image.open(args.photo).convert("RGB").resize((512, 512))
-    x = network_input(to_picture(photo), parser.inference)
+    x = network_input(to_picture(photo)[None], parser.inference)
 
     def network() -> None:
         with torch.inference_mode():

@@ -135,7 +135,7 @@ def test_evaluation_shows_the_network_what_the_reference_resized(fixtures_dir: P
         for (name, box), expected in zip(
             json.loads((folder / "resize_inputs.json").read_text()), resized.values(), strict=True
         ):
-            image = torch.from_numpy(read_image(data_dir / name)).permute(2, 0, 1)
+            image = torch.from_numpy(read_image(data_dir / name)).permute(2, 0, 1)[None]
             shown = network_input(image, InferenceConfig(short_side=min(box), max_side=max(box)))[0] * 255
             np.testing.assert_array_equal(shown.round().to(torch.uint8).permute(1, 2, 0).numpy(), expected)
             assert (shown - shown.round()).abs().max() < 1e-4  # whole numbers: it was resized as bytes

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from upernet.config import InferenceConfig
-from upernet.inference.views import Views, order_tasks
+from upernet.inference.answers import Answers
+from upernet.inference.views import run_network
 from upernet.model.build import build_model, for_inference
 from upernet.store.foreign import write_foreign
 from upernet.store.loading import load_model
@@ -108,8 +109,8 @@ def test_windows_scales_and_mirror_images_are_the_toolbox_s(
     image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
     with torch.inference_mode():
         expected = reference_mean(theirs, image, config)
-        plain = order_tasks({"semantic": tasks["semantic"]})
-        views = Views(network, torch.from_numpy(image).permute(2, 0, 1), config, plain, ["semantic"])
-        found = torch.cat([tile["semantic"] for _, _, tile in views.tiles()], dim=2)[0]
+        views = run_network(network, torch.from_numpy(image).permute(2, 0, 1)[None], config, ["semantic"])
+        bands = Answers(views, {"semantic": tasks["semantic"]}).bands(size, ["semantic"], probabilities=True)
+        found = torch.cat([band.probabilities["semantic"] for band in bands], dim=2)[0]
     assert (found - expected).abs().max() < 1e-4
     assert (found.argmax(0) == expected.argmax(0)).float().mean() > 0.999

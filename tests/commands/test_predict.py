@@ -27,7 +27,7 @@ class Bright(nn.Module):
 
     upsampling_align_corners = False
 
-    def forward(self, image):
+    def forward(self, image, tasks):
         light = image.mean(1, keepdim=True)
         light = torch.stack([light[..., : light.shape[-1] // 2].mean(), light[..., light.shape[-1] // 2 :].mean()])
         light = 20 * (light - 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from fake_data import blocks, picture
-from torch import Tensor, nn
+from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.mixture import LabelledSource, bind_sources
 from upernet.data.source import Annotation, Item, Source
-from upernet.engine.evaluator import evaluate_source, source_answers
+from upernet.engine.evaluator import evaluate_source, measured_targets, predict_groups, true_groups
 from upernet.errors import WorkError
 from upernet.labels import IGNORE
 from upernet.tasks import Object, Part, Scene, Semantic, Task
@@ -42,17 +43,22 @@ class Coloured(Source):
         return picture(mask), {"mask": mask, **item.annotations}
 
 
-class Seer(nn.Module):
-    """Logits at full size from the distance of a pixel's colour to each label's; the last task asked is remembered."""
+CPU = torch.device("cpu")
+
+
+class Seer:
+    """Logits at full size from the distance of a pixel's colour to each label's; what was asked last is remembered.
+
+    No module of PyTorch: whatever has the call of a network can be measured.
+    """
+
+    upsampling_align_corners = False
 
     def __init__(self, answers: dict[str, Tensor], image_logits: dict[str, Tensor] | None = None) -> None:
-        super().__init__()
-        self.dummy = nn.Parameter(torch.zeros(()))
         self.colours = torch.from_numpy(picture(np.arange(4))).float()
         self.answers, self.image_logits = answers, image_logits or {}
-        self.upsampling_align_corners = False
 
-    def forward(self, image: Tensor, tasks: set[str]) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         self.asked, self.seen = set(tasks), tuple(image.shape)
         distance = (image[0, None] * 255 - self.colours[:, :, None, None]).abs().sum(1)
         label = distance.argmin(0)
@@ -68,7 +74,8 @@ def bind(tasks: dict[str, Task], **targets: TargetConfig) -> LabelledSource:
 
 
 def evaluate(model: Seer, tasks: dict[str, Task], source: LabelledSource, **options: Any) -> list[Any]:
-    return evaluate_source(model, tasks, source, InferenceConfig(**options.pop("inference", {})), **options)  # type: ignore[arg-type]
+    inference = InferenceConfig(**options.pop("inference", {}))
+    return evaluate_source(model, tasks, source, inference, device=CPU, **options)
 
 
 CLASSES = ["sky", "car"]
@@ -105,9 +112,11 @@ def test_maps_are_compared_at_the_labels_own_size() -> None:
     source = bind(tasks, object=TargetConfig(classes=MEANING, annotation="mask"))
     model = Seer({"object": RIGHT})
     sample = source.sample(source.items("val")[0])
-    ((name, _, predicted, truth),) = source_answers(model, tasks, source, sample, InferenceConfig(short_side=64))  # type: ignore[arg-type]
+    measured = measured_targets(tasks, source)
+    predicted = predict_groups(model, tasks, measured, sample.image, InferenceConfig(short_side=64), CPU)["object"]
+    truth = true_groups(tasks, measured, sample, CPU)["object"]
     assert model.seen == (1, 3, 64, 96)
-    assert (name, tuple(predicted.shape), tuple(truth.shape)) == ("object", (1, 32, 48), (1, 32, 48))
+    assert (tuple(predicted.shape), tuple(truth.shape)) == ((1, 32, 48), (1, 32, 48))
     assert (predicted == truth)[truth != IGNORE].float().mean() > 0.6
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import upernet
 from upernet.config import OptimConfig
 from upernet.engine.optim import build_optimizer, lr_factor
-from upernet.inference.views import resize
+from upernet.inference.upsample import resize
 from upernet.labels import IGNORE
 from upernet.model import UPerNet
 from upernet.store.archives import read_checkpoint

@@ -33,7 +33,7 @@ def model() -> UPerNet:
 
 def sheet(model: UPerNet, captions: list[str] | None = None, **sources: SourceConfig) -> Image.Image:
     bound = bind_sources(DataConfig(sources=sources), TASKS)
-    return preview_sheet(model, TASKS, bound, InferenceConfig(short_side=32))
+    return preview_sheet(model, TASKS, bound, InferenceConfig(short_side=32), torch.device("cpu"))
 
 
 def test_a_row_per_source_and_two_pictures_per_map(model: UPerNet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+import upernet.inference.answers
 import upernet.inference.views
+import upernet.parse.parser
 from upernet.config import InferenceConfig
 from upernet.data.masks import read_mask
 from upernet.device import find_device
 from upernet.errors import UserError
 from upernet.files import write_whole
-from upernet.inference.views import network_size, upsample_rows
+from upernet.inference.upsample import upsample_rows
 from upernet.labels import IGNORE, Labels
 from upernet.parse.parser import Parser, to_picture
 from upernet.parse.prediction import Prediction, label_image
@@ -37,8 +39,8 @@ class Stub(nn.Module):
         self.logits = logits
         self.upsampling_align_corners = align_corners
 
-    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        self.seen = image
+    def forward(self, image: torch.Tensor, tasks: Sequence[str]) -> dict[str, torch.Tensor]:
+        self.seen, self.asked = image, list(tasks)
         return self.logits
 
 
@@ -96,7 +98,8 @@ def test_top_and_scores(street):
 
 def test_auxiliary_tasks_are_not_answered():
     tasks = {"semantic": Semantic(labels=["a", "b"]), "helper": Semantic(labels=["a", "b"], auxiliary=True)}
-    assert list(make({"semantic": torch.zeros(1, 2, 2, 2)}, tasks)(np.zeros((4, 4), np.uint8))) == ["semantic"]
+    parser = make({"semantic": torch.zeros(1, 2, 2, 2)}, tasks)
+    assert list(parser(np.zeros((4, 4), np.uint8))) == parser.model.asked == ["semantic"]
 
 
 def test_tasks_in_a_circle():
@@ -126,24 +129,6 @@ def test_an_absent_need_is_the_tasks_own_affair():
 # --- tiles ---------------------------------------------------------------------------------------------------------
 
 
-@given(
-    st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.integers(1, 12),
-    st.booleans(),
-    st.integers(0, 2**31),
-)
-@settings(max_examples=80, deadline=None)
-def test_tiled_upsampling_equals_untiled(small, large, rows, align_corners, seed):
-    logits = torch.randn(2, 3, *small, generator=torch.Generator().manual_seed(seed))
-    whole = F.interpolate(logits, large, mode="bilinear", align_corners=align_corners)
-    tiles = [
-        upsample_rows(logits, large, start, min(start + rows, large[0]), align_corners)
-        for start in range(0, large[0], rows)
-    ]
-    torch.testing.assert_close(torch.cat(tiles, 2), whole, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_tiles_do_not_show(monkeypatch, align_corners):
     logits = torch.randn(1, 5, 7, 9, generator=torch.Generator().manual_seed(0))
@@ -153,7 +138,7 @@ def test_tiles_do_not_show(monkeypatch, align_corners):
     whole = parser(image, scores=True)
     expected = F.interpolate(logits, (61, 83), mode="bilinear", align_corners=align_corners)
     np.testing.assert_array_equal(whole["semantic"], expected.argmax(1)[0].numpy())
-    monkeypatch.setattr(upernet.inference.views, "TILE", 5 * 83 * 3)
+    monkeypatch.setattr(upernet.inference.answers, "BAND", 5 * 83 * 3)
     tiled = parser(image, scores=True)
     np.testing.assert_array_equal(tiled["semantic"], whole["semantic"])
     np.testing.assert_array_equal(tiled.scores["semantic"], whole.scores["semantic"])
@@ -173,7 +158,7 @@ def test_no_full_size_logits_are_ever_held(monkeypatch):
     make({"semantic": torch.zeros(1, 200, 8, 8)}, {"semantic": Semantic(labels=classes)})(
         np.zeros((300, 400), np.uint8)
     )
-    assert max(sizes) <= upernet.inference.views.TILE < sum(sizes) == 200 * 300 * 400
+    assert max(sizes) <= upernet.inference.answers.BAND < sum(sizes) == 200 * 300 * 400
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------
@@ -236,6 +221,123 @@ def test_several_images_at_once():
     assert parser([]) == []
 
 
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
+class Seeing:
+    """No module of PyTorch: a scene, objects and parts from a fixed convolution of what it is shown."""
+
+    upsampling_align_corners = False
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.weight = torch.randn(7, 3, 5, 5, generator=generator)
+        self.batches: list[int] = []
+
+    def __call__(self, image: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        self.batches.append(len(image))
+        y = F.conv2d(image - 0.5, self.weight, stride=4, padding=2)
+        logits = {"scene": y[:, :2].mean((2, 3)), "object": y[:, 2:5], "part": y[:, 5:]}
+        return {name: logits[name] for name in tasks}
+
+
+def seeing(**inference: Any) -> Parser:
+    tasks = {
+        "part": Part(parts={"car": ["window"]}),
+        "scene": Scene(labels=["beach", "street"]),
+        "object": Object(labels=["tree", "house", "car"]),
+    }
+    tasks["part"].bind(tasks)
+    return Parser(Seeing(), tasks, InferenceConfig(**inference), "seeing")
+
+
+def photos(count: int, height: int = 40, width: int = 60) -> list[np.ndarray]:
+    return list(np.random.default_rng(height).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        {},
+        {"short_side": 53},
+        {"short_side": 53, "window": (48, 48), "stride": (20, 31)},
+        {"short_side": 53, "flip": True, "scales": (0.75, 1.0)},
+        {"short_side": 53, "window": (40, 48), "stride": (20, 31), "flip": True, "scales": (1.0, 1.25)},
+    ],
+    ids=str,
+)
+def test_a_batch_answers_as_each_image_alone(inference):
+    parser, images = seeing(**inference), photos(3)
+    alone = [parser(image, scores=True) for image in images]
+    together = parser(images, scores=True, batch=2)
+    assert set(parser.model.batches) == {1, 2}
+    for single, one in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.image, single.image)
+        assert list(one) == list(single) and list(one.maps) == list(single.maps) == ["part", "object"]
+        for task in single:
+            np.testing.assert_allclose(one.scores[task], single.scores[task], atol=2e-3)
+            assert one.scores[task].dtype == single.scores[task].dtype
+            assert dict(one.top[task]) == pytest.approx(dict(single.top[task]), abs=1e-5)
+        for task, label_map in single.maps.items():
+            assert (one[task] == label_map).mean() > 0.99
+            assert sum(share for _, share in one.shares[task]) == pytest.approx((one[task] != IGNORE).mean())
+    assert (alone[0]["object"] != alone[1]["object"]).mean() > 0.3
+    assert not np.shares_memory(together[0]["object"], together[1]["object"])
+
+
+def test_neighbours_of_equal_size_and_type_go_together_and_come_back_in_order():
+    parser = seeing()
+    wide, tall = photos(4, 40, 60), photos(2, 60, 40)
+    images = [wide[0], wide[1], wide[2], tall[0], wide[3], wide[3] / 255, tall[1]]
+    assert [one.image.shape[:2] for one in parser(images, batch=2)] == [image.shape[:2] for image in images]
+    assert parser.model.batches == [2, 1, 1, 1, 1, 1]
+    parser.model.batches.clear()
+    for image, one in zip(images, parser(images), strict=True):
+        np.testing.assert_array_equal(one.image, np.round(image * 255) if image.dtype == float else image)
+    assert parser.model.batches == [1] * 7
+    parser.model.batches.clear()
+    parser(np.stack(wide), batch=3)
+    assert parser.model.batches == [3, 1]
+
+
+def test_a_bad_image_of_a_batch_is_told_as_it_is_alone():
+    parser = seeing()
+    for batch in (1, 4):
+        with pytest.raises(UserError, match=r"array of shape \(5,\)"):
+            parser([*photos(2), np.zeros(5, np.uint8), *photos(1)], batch=batch)
+    with pytest.raises(UserError, match="batch 0 is too small; valid: 1 or more, such as 8"):
+        parser(photos(1), batch=0)
+
+
+def test_want_of_memory_names_the_size_and_the_batch(tmp_path, monkeypatch):
+    parser = seeing()
+
+    def full(*_):
+        raise RuntimeError("can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(upernet.parse.parser, "run_network", full)
+    with pytest.raises(UserError) as caught:
+        parser(photos(1)[0])
+    assert str(caught.value) == "image: 60×40 pixels do not fit into the memory of cpu; try a smaller image"
+    Image.fromarray(photos(1)[0]).save(tmp_path / "a.png")
+    with pytest.raises(UserError) as caught:
+        parser([tmp_path / "a.png"] * 3, batch=8)
+    said = "a batch of 3 images of 60×40 pixels does not fit into the memory of cpu; try a smaller batch"
+    assert str(caught.value) == f"{tmp_path / 'a.png'}: {said}"
+
+
+def test_a_network_that_is_no_module_stays_where_it_is(monkeypatch):
+    parser = seeing()
+    assert parser.to("cpu") is parser and parser.device.type == "cpu"
+    monkeypatch.setattr(upernet.parse.parser, "find_device", torch.device)
+    with pytest.raises(UserError, match="device 'cuda': seeing cannot be moved; valid: cpu"):
+        parser.to("cuda")
+    assert parser.device.type == "cpu"
+
+
+# --- what is no picture --------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("image", "says"),
     [
@@ -258,16 +360,6 @@ def test_what_is_no_picture(image, says):
     with pytest.raises(UserError, match=says) as caught:
         to_picture(image)
     assert "\n" not in str(caught.value)
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([None, 64, 512]), st.sampled_from([None, 128, 1024]))
-@settings(max_examples=200, deadline=None)
-def test_size_for_the_network_is_bounded(height, width, short_side, max_side):
-    size = network_size(height, width, InferenceConfig(short_side=short_side, max_side=max_side))
-    assert min(size) >= 32
-    assert max(size) <= max(max_side or max(height, width, 8 * (short_side or 0)), 32) + 1
-    if short_side and max_side is None and max(height, width) <= 8 * min(height, width):
-        assert min(size) == short_side
 
 
 def test_the_network_runs_without_gradients_and_in_evaluation_mode(street):

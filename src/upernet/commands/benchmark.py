@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,17 +91,12 @@ def benchmark(
     import torch
 
     from upernet import __version__
-    from upernet.compare.contenders import (
-        DISCARDED,
-        SOFTWARE,
-        Scene,
-        count_multiply_adds,
-        count_parameters,
-        fresh_network,
-        measure,
-        our_contender,
-        peer_contender,
-    )
+    from upernet.compare.costs import DISCARDED, measure
+    from upernet.compare.counts import count_multiply_adds, count_parameters
+    from upernet.compare.implementation import Trial
+    from upernet.compare.ours import our_implementation, seeded_network
+    from upernet.compare.peers import PEERS, peer_implementation
+    from upernet.compare.report import describe_costs, describe_machine
     from upernet.device import find_device
     from upernet.store.loading import load_model
 
@@ -115,48 +108,48 @@ def benchmark(
         network, tasks, inference = load_model(name, trust)
     else:
         name = "random weights"
-        network, inference = fresh_network(model or ModelConfig(), tasks), inference or InferenceConfig()
+        network, inference = seeded_network(model or ModelConfig(), tasks), inference or InferenceConfig()
     shown, answer = _sizes(size, tasks, inference)
     absent: dict[str, str] = {}
     with _out_of_memory(f"--size {shown[0]} {shown[1]} and --batch {batch} do not fit into the memory"):
         image = torch.rand(batch, 3, *shown, generator=torch.Generator().manual_seed(0)) * 255
-        scene = Scene(image.to(where), answer, inference)
-        if batch > 1 and scene.windows > 1:
-            raise UserError(f"--batch {batch}: one image is {scene.windows} windows already; valid: 1")
+        trial = Trial(image.to(where), answer, inference)
+        if batch > 1 and trial.window_count > 1:
+            raise UserError(f"--batch {batch}: one image is {trial.window_count} windows already; valid: 1")
         network = network.to(where)
-        by_part = {part: n * scene.windows for part, n in count_multiply_adds(network, scene.window).items()}
-        contenders = [our_contender(network, tasks, scene, __version__)]
-        for peer in SOFTWARE if compare == [] else dict.fromkeys(compare or ()):
+        by_part = {part: n * trial.window_count for part, n in count_multiply_adds(network, trial.window_size).items()}
+        implementations = [our_implementation(network, tasks, trial, __version__)]
+        for peer in PEERS if compare == [] else dict.fromkeys(compare or ()):
             try:
-                contenders.append(peer_contender(peer, network, tasks, scene, precision))
+                implementations.append(peer_implementation(peer, network, tasks, trial, precision))
             except UserError as error:
                 absent[peer] = str(error)
             except Exception as error:  # whatever other software does, the rest is measured
                 absent[peer] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        with _progress(images * len(contenders)) as advance:
-            costs = measure(contenders, where, precision, images, advance)
+        with _progress(images * len(implementations)) as advance:
+            costs = measure(implementations, where, precision, images, advance)
     report: dict[str, Any] = {
         "model": name,
         "version": __version__,
         "date": _now(),
         "command": _command(),
-        "machine": _machine(where),
+        "machine": describe_machine(where),
         "protocol": PROTOCOL,
         "network": to_plain(network.config),
         "input": list(shown),
         "answer": list(answer),
-        "window": None if inference.window is None else list(scene.window),
-        "windows": scene.windows,
+        "window": None if inference.window is None else list(trial.window_size),
+        "windows": trial.window_count,
         "batch": batch,
         "precision": precision,
         "images": images,
         "discarded": DISCARDED,
         "parameters": count_parameters(network),
         "multiply_adds": by_part,
-        "contenders": [_figures(c, costs, batch, where.type) for c in contenders],
+        "contenders": [describe_costs(one, costs, batch, where) for one in implementations],
         "not_compared": absent,
     }
-    del contenders, network  # training is measured without them
+    del implementations, network  # training is measured without them
     report["training"] = _training(model, tasks, data, optim, where, precision)
     _show(report)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +163,7 @@ def _sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of the network's input and of the label map."""
     from upernet.data.sets import SETS
-    from upernet.inference.views import network_size
+    from upernet.inference.sizes import network_size
 
     if size is not None:
         return size, size
@@ -189,50 +182,20 @@ def _training(
     precision: str,
 ) -> dict[str, Any]:
     """Peak memory of a training step of a recipe, or why there is none."""
-    from upernet.compare.contenders import all_semantic, fresh_network, training_peak
+    from upernet.compare.costs import is_plain_segmentation, training_peak
+    from upernet.compare.ours import seeded_network
 
     if isinstance(model, str) or data is None:
         return {"not_measured": "only a recipe has a batch and a crop (--config)"}
-    if not all_semantic(tasks):
+    if not is_plain_segmentation(tasks):
         return {"not_measured": "only recipes of plain segmentation have one kind of step"}
     how = {"batch": data.batch, "crop": list(data.augment.crop)}
     if device.type != "cuda":
         return {**how, "not_measured": "only PyTorch on a GPU tells it"}
     with _out_of_memory(f"data.batch {data.batch} does not fit into the memory of the GPU; try --data.batch 1"):
-        network = fresh_network(model or ModelConfig(), tasks).to(device)
+        network = seeded_network(model or ModelConfig(), tasks).to(device)
         peak = training_peak(network, optim or OptimConfig(), data.batch, data.augment.crop, precision)
     return {**how, "memory_gib": None if peak is None else peak / 2**30}
-
-
-def _figures(contender: Any, costs: Mapping[str, Any], batch: int, device: str) -> dict[str, Any]:
-    """One contender's part of the report; seconds become milliseconds, bytes GiB."""
-    cost, ours = costs[contender.name], costs["upernet"]
-    wall, cpu = cost.seconds, cost.cpu_seconds
-    ordered = sorted(wall)
-    low, high = (ordered[round(share * (len(wall) - 1))] for share in (0.05, 0.95))
-
-    def ratio(mine: list[float], theirs: list[float]) -> float:
-        """Median over images of how many times ours it took, both having run one right after the other."""
-        return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-
-    figures = {
-        "name": contender.name,
-        "version": contender.version,
-        "fps": batch * len(wall) / sum(wall),
-        "latency_ms": {"median": statistics.median(wall) * 1e3, "5 %": low * 1e3, "95 %": high * 1e3},
-        "time_ratio": ratio(wall, ours.seconds),
-        "memory_gib": None if cost.memory is None else cost.memory / 2**30,
-        "parameters": sum(p.numel() for p in contender.module.parameters()),
-        "multiply_adds": contender.multiply_adds,
-        "differs": list(contender.differs),
-        "disagreement": contender.disagreement,
-    }
-    if device == "cpu":
-        figures |= {
-            "cpu_ms": statistics.median(cpu) * 1e3,
-            "cpu_time_ratio": ratio(cpu, ours.cpu_seconds),
-        }
-    return figures
 
 
 # --- around the measurement -----------------------------------------------------------------------------------------
@@ -271,26 +234,6 @@ def _now() -> str:
 def _command() -> str | None:
     """The words that were typed; none where Python called the function."""
     return f"upernet {shlex.join(sys.argv[1:])}" if sys.argv[1:2] == ["benchmark"] else None
-
-
-def _machine(device: Any) -> dict[str, Any]:
-    import torch
-
-    machine = {"cpu": _cpu(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    if device.type == "cuda":
-        machine["gpu"] = torch.cuda.get_device_name(device)
-        # Decides the speed of "float32" convolutions.
-        machine["tf32"] = torch.backends.cudnn.allow_tf32
-    return machine
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 # --- on screen ------------------------------------------------------------------------------------------------------

@@ -120,6 +120,7 @@ def evaluate(
                     tasks,
                     source,
                     inference,
+                    device=where,
                     advance=lambda: bar.advance(task),
                     save=None if save_predictions is None else writer(save_predictions, source),
                     rank=rank,

@@ -19,9 +19,9 @@ from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
 from upernet.errors import WorkError
-from upernet.inference.views import Views, order_tasks
+from upernet.inference.answers import Answers, order_tasks
+from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE
-from upernet.model import UPerNet
 
 READERS = 2
 """Images that are read ahead, each in a thread; a full-size one of Cityscapes takes 14 MB with its labels."""
@@ -50,23 +50,25 @@ class Result:
 
 @torch.inference_mode()
 def evaluate_source(
-    model: UPerNet,
+    network: Network,
     tasks: Mapping[str, Task],
     source: LabelledSource,
     inference: InferenceConfig,
     *,
+    device: torch.device,
     advance: Callable[[], None] = lambda: None,
     save: Callable[[str, str, Supervision, Tensor], None] | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> list[Result]:
-    """Run a model over a source's validation split.
+    """Run a network over a source's validation split.
 
     Args:
-        model: In evaluation mode, on its device.
+        network: In evaluation mode.
         tasks: Its tasks by name.
         source: The data; only targets marked `evaluate` are measured.
         inference: How images reach the network; maps are compared at the labels' own size.
+        device: Where the network computes.
         advance: Called after each image.
         save: Called with the image's id, the task, its supervision and the predicted groups (H, W) for every map that
             the source measures, on images without a label too.
@@ -79,20 +81,19 @@ def evaluate_source(
     Raises:
         WorkError: If an image cannot be read, or another process has stopped.
     """
-    measured = _measured(tasks, source)
-    device = next(model.parameters()).device
+    measured = measured_targets(tasks, source)
     metrics = {name: tasks[name].metric(t.sets, t.dense, t.average).to(device) for name, t in measured.items()}
     counts = dict.fromkeys(measured, 0)
     items = source.items(str(source.config.val))[rank::world] if measured else []
     for item, sample in zip(items, _read_ahead(source, items), strict=True):
-        for name, supervision, predicted, truth in _answers(
-            model, tasks, source, sample, inference, unlabelled=save is not None
-        ):
-            if save is not None and predicted.ndim == 3:
-                save(item.id, name, supervision, predicted[0])
-            if truth is not None:
-                metrics[name].update(predicted, truth)
-                counts[name] += bool((truth != IGNORE).any())
+        truth = true_groups(tasks, measured, sample, device)
+        asked = {n: t for n, t in measured.items() if n in truth or (save is not None and t.dense)}
+        for name, predicted in predict_groups(network, tasks, asked, sample.image, inference, device).items():
+            if save is not None and asked[name].dense:
+                save(item.id, name, asked[name], predicted[0])
+            if name in truth:
+                metrics[name].update(predicted, truth[name])
+                counts[name] += bool((truth[name] != IGNORE).any())
         advance()
     results = []
     with _summed(metrics, counts, world), warnings.catch_warnings():
@@ -125,75 +126,60 @@ def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sampl
                 one.cancel()
 
 
-def source_answers(
-    model: UPerNet, tasks: Mapping[str, Task], source: LabelledSource, sample: Sample, inference: InferenceConfig
-) -> Iterator[tuple[str, Supervision, Tensor, Tensor]]:
-    """What a model says about one sample, in its source's label space.
-
-    Yields:
-        Task name, its supervision, and predicted and true groups, (1, H, W) at the sample's own size or (1,), for
-        every measured target that the sample has.
-    """
-    for name, supervision, predicted, truth in _answers(model, tasks, source, sample, inference):
-        if truth is not None:
-            yield name, supervision, predicted, truth
+def measured_targets(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Supervision]:
+    """Task → what the source says about it, for the tasks that the source measures."""
+    found = {name: source.targets.get(task.target or name) for name, task in tasks.items() if not task.auxiliary}
+    return {name: target for name, target in found.items() if target is not None and target.evaluate}
 
 
-def _answers(
-    model: UPerNet,
-    tasks: Mapping[str, Task],
-    source: LabelledSource,
-    sample: Sample,
-    inference: InferenceConfig,
-    unlabelled: bool = False,
-) -> Iterator[tuple[str, Supervision, Tensor, Tensor | None]]:
-    """As `source_answers`; where asked for, maps that the sample has no truth for as well."""
-    measured = {
-        name: supervision
-        for name, supervision in _measured(tasks, source).items()
-        if (tasks[name].target or name) in sample.targets or (unlabelled and supervision.dense)
-    }
-    needed = {need for name in measured for need in tasks[name].needs if need in tasks}
-    asked = needed | measured.keys()
-    if not measured:
-        return
-    device = next(model.parameters()).device
-    ordered = order_tasks({n: t for n, t in tasks.items() if n in asked})
-    views = Views(model, sample.image, inference, ordered, ordered, device=device)
-    answers: dict[str, Tensor] = {}
-    for name in views.image_level:
-        if name in needed:
-            answers[name] = tasks[name].decode(views.answer(name), answers)
-    maps = {n: torch.empty((1, *views.size), dtype=torch.int64, device=device) for n, t in measured.items() if t.dense}
-    for start, stop, tile in views.tiles(needed | maps.keys()):
-        decoded = dict(answers)
-        for name, probabilities in tile.items():
-            if name in needed:
-                decoded[name] = tasks[name].decode(probabilities, decoded)
-            if name in maps:
-                maps[name][:, start:stop] = tasks[name].predict_groups(probabilities, measured[name].sets, decoded)
-    for name in ordered:
-        if name not in measured:
-            continue
-        supervision, target = measured[name], sample.targets.get(tasks[name].target or name)
-        if supervision.dense:
-            predicted = maps[name]
-        else:
-            predicted = tasks[name].predict_groups(views.image_probabilities(name), supervision.sets, answers)
-        yield (
-            name,
-            supervision,
-            predicted,
-            target if target is None else supervision.sets.to_groups(target[None].to(device)),
-        )
-
-
-def _measured(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Supervision]:
-    """Supervision of the tasks that the source measures, by task name."""
-    found = {n: source.targets.get(t.target or n) for n, t in tasks.items() if not t.auxiliary}
+def true_groups(
+    tasks: Mapping[str, Task], measured: Mapping[str, Supervision], sample: Sample, device: torch.device
+) -> dict[str, Tensor]:
+    """Task → true groups, int64 (1, H, W) or (1,), for the measured tasks of which the sample has an annotation."""
+    keys = {name: tasks[name].target or name for name in measured}
     return {
-        name: supervision for name, supervision in found.items() if supervision is not None and supervision.evaluate
+        name: measured[name].sets.to_groups(sample.targets[key][None].to(device))
+        for name, key in keys.items()
+        if key in sample.targets
     }
+
+
+def predict_groups(
+    network: Network,
+    tasks: Mapping[str, Task],
+    asked: Mapping[str, Supervision],
+    image: Tensor,
+    inference: InferenceConfig,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """What a network says about one image, in its source's label space.
+
+    Args:
+        network: In evaluation mode.
+        tasks: Its tasks by name, among them those that the asked ones need.
+        asked: Supervision of the tasks to answer.
+        image: (3, H, W) RGB, uint8.
+        inference: How the image reaches the network.
+        device: Where the network computes.
+
+    Returns:
+        Task → groups, int64 (1, H, W), or (1,) where the source has one label per image; each after those it needs.
+    """
+    if not asked:
+        return {}
+    ordered = order_tasks(tasks, asked)
+    answers = Answers(run_network(network, image[None], inference, list(ordered), device), ordered)
+    sets = {name: asked[name].sets for name in ordered if name in asked and asked[name].dense}
+    size = image.shape[-2], image.shape[-1]
+    groups = {name: torch.empty((1, *size), dtype=torch.int64, device=device) for name in sets}
+    for band in answers.bands(size, ids=(), sets=sets):
+        for name, rows in band.groups.items():
+            groups[name][:, band.start : band.stop] = rows
+    image_ids = answers.image_ids({need for task in ordered.values() for need in task.needs})
+    for name in asked.keys() - sets.keys():
+        p = answers.image_probabilities(name)
+        groups[name] = tasks[name].predict_groups(p, asked[name].sets, image_ids)
+    return {name: groups[name] for name in ordered if name in groups}
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from upernet.config import InferenceConfig
 from upernet.contract import Task
 from upernet.data.mixture import LabelledSource
-from upernet.engine.evaluator import source_answers
+from upernet.engine.evaluator import measured_targets, predict_groups, true_groups
+from upernet.inference.views import Network
 from upernet.labels import ClassSets
-from upernet.model import UPerNet
 
 CELL = 240
 """Width of a picture in the grid, in pixels."""
@@ -21,9 +21,24 @@ CELL = 240
 
 @torch.inference_mode()
 def preview_sheet(
-    model: UPerNet, tasks: Mapping[str, Task], sources: Mapping[str, LabelledSource], inference: InferenceConfig
+    network: Network,
+    tasks: Mapping[str, Task],
+    sources: Mapping[str, LabelledSource],
+    inference: InferenceConfig,
+    device: torch.device,
 ) -> Image.Image | None:
-    """One row per source: its first validation image, then truth and prediction for every target it measures."""
+    """One row per source: its first validation image, then truth and prediction for every target it measures.
+
+    Args:
+        network: In evaluation mode.
+        tasks: Its tasks by name.
+        sources: The data by name; those without a validation split are left out.
+        inference: How images reach the network.
+        device: Where the network computes.
+
+    Returns:
+        The grid; none if no source has a validation split.
+    """
     rows = []
     for source in sources.values():
         if source.config.val is None:
@@ -31,15 +46,19 @@ def preview_sheet(
         sample = source.sample(source.items(source.config.val)[0])
         photo = sample.image.permute(1, 2, 0).cpu().numpy()
         pictures = [_caption(photo, source.name)]
-        for name, supervision, predicted, truth in source_answers(model, tasks, source, sample, inference):
-            if truth.ndim == 3:
-                for kind, groups in (("truth", truth), ("predicted", predicted)):
-                    colours = _colourise(groups[0].cpu().numpy(), supervision.sets)
+        measured = measured_targets(tasks, source)
+        truth = true_groups(tasks, measured, sample, device)
+        asked = {name: measured[name] for name in truth}
+        for name, predicted in predict_groups(network, tasks, asked, sample.image, inference, device).items():
+            sets, true = asked[name].sets, truth[name]
+            if true.ndim == 3:
+                for kind, groups in (("truth", true), ("predicted", predicted)):
+                    colours = _colourise(groups[0].cpu().numpy(), sets)
                     pictures.append(_caption((0.35 * photo + 0.65 * colours).astype(np.uint8), f"{name}: {kind}"))
             else:
-                names = supervision.sets.group_names
-                said, true = names[int(predicted)], names[int(truth)] if truth >= 0 else "unlabelled"
-                pictures.append(_caption(photo, f"{name}: {said} ({'right' if said == true else true})"))
+                said = sets.group_names[int(predicted)]
+                right = sets.group_names[int(true)] if true >= 0 else "unlabelled"
+                pictures.append(_caption(photo, f"{name}: {said} ({'right' if said == right else right})"))
         rows.append(pictures)
     if not rows:
         return None

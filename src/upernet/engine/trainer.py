@@ -31,7 +31,7 @@ from upernet.engine.preview import preview_sheet
 from upernet.engine.processes import build_fabric
 from upernet.engine.state import WORLD, flat_settings, read_state, write_state
 from upernet.errors import UserError, WorkError
-from upernet.inference.views import resize
+from upernet.inference.upsample import resize
 from upernet.model import UPerNet
 from upernet.store.native import save_model
 
@@ -191,7 +191,8 @@ class Trainer:
             self.console.print(results_table(results, f"step {self.step}", self.inference))
             self._save_model(results)
             log.validation(self.step, results)
-            picture = preview_sheet(self._evaluated_model(), self.tasks, self.sources, self.inference)
+            model, device = self._evaluated_model(), self.fabric.device
+            picture = preview_sheet(model, self.tasks, self.sources, self.inference, device)
             if picture is not None:
                 log.picture(self.step, picture)
         self.fabric.barrier()
@@ -333,7 +334,9 @@ class Trainer:
         return [
             r
             for source in self._validation_sources()
-            for r in evaluate_source(model, self.tasks, source, self.inference, rank=rank, world=world)
+            for r in evaluate_source(
+                model, self.tasks, source, self.inference, device=self.fabric.device, rank=rank, world=world
+            )
         ]
 
     def _validation_sources(self) -> list[LabelledSource]:

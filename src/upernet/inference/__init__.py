@@ -1,1 +1,1 @@
-"""From a photograph of any size to the network, and back to answers of the photograph's size."""
+"""From images of any size to the network's logits, and from logits to answers at any size."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from upernet.config import InferenceConfig
 from upernet.data.images import read_image, to_rgb
 from upernet.device import find_device, is_out_of_memory
 from upernet.errors import UserError
-from upernet.inference.views import Views, order_tasks
+from upernet.inference.answers import Answers, order_tasks
+from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE, Labels
 from upernet.parse.prediction import Prediction, Ranking
 
 if TYPE_CHECKING:
-    from upernet.model import UPerNet
     from upernet.tasks import Task
 
 
@@ -33,25 +34,29 @@ class Parser:
         >>> prediction["scene"], prediction.shares["object"]
     """
 
-    def __init__(self, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig, name: str) -> None:
-        """Wrap a network, which is put into evaluation mode.
+    def __init__(self, model: Network, tasks: Mapping[str, Task], inference: InferenceConfig, name: str) -> None:
+        """Wrap a network; a module of PyTorch is put into evaluation mode.
 
         Args:
-            model: Gives logits by task, (1, K, h, w) or (1, K), for (1, 3, H, W) float32 RGB in [0, 1].
+            model: Gives logits by task, (B, K, h, w) or (B, K), for (B, 3, H, W) float32 RGB in [0, 1].
             tasks: The model's tasks; auxiliary ones are not answered.
-            inference: How an image is resized for the network.
+            inference: How an image is resized for the network. Logits of an image that is shown whole go straight to
+                the image's own size, whatever `resize_twice` says.
             name: Written into every report.
 
         Raises:
             UserError: If tasks need one another in a circle.
         """
-        self.model = model.eval()
+        self.model = model
+        self.device = torch.device("cpu")
+        if isinstance(model, nn.Module):
+            model.eval()
+            self.device = next((p.device for p in model.parameters()), self.device)
         self.tasks = {task_name: task for task_name, task in tasks.items() if not task.auxiliary}
         self.inference = inference
         self.name = name
         self.labels = {task_name: task.classes for task_name, task in self.tasks.items()}
         self._ordered = order_tasks(self.tasks)
-        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def to(self, device: str | torch.device) -> Parser:
         """Move the network.
@@ -60,20 +65,28 @@ class Parser:
             device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
 
         Raises:
-            UserError: If there is no such device.
+            UserError: If there is no such device, or the network is no module of PyTorch and runs elsewhere.
         """
-        self.device = find_device(device)
-        self.model.to(self.device)
+        found = find_device(device)
+        if isinstance(self.model, nn.Module):
+            self.model.to(found)
+        elif found != self.device:
+            raise UserError(f"device '{found}': {self.name} cannot be moved; valid: {self.device}")
+        self.device = found
         return self
 
     @overload
-    def __call__(self, image: str | Path | Image.Image, scores: bool = ..., top: int = ...) -> Prediction: ...
+    def __call__(
+        self, image: str | Path | Image.Image, scores: bool = ..., top: int = ..., batch: int = ...
+    ) -> Prediction: ...
     @overload
-    def __call__(self, image: Sequence[Any], scores: bool = ..., top: int = ...) -> list[Prediction]: ...
+    def __call__(
+        self, image: Sequence[Any], scores: bool = ..., top: int = ..., batch: int = ...
+    ) -> list[Prediction]: ...
     @overload
-    def __call__(self, image: np.ndarray | Tensor, scores: bool = ..., top: int = ...) -> Any: ...
+    def __call__(self, image: np.ndarray | Tensor, scores: bool = ..., top: int = ..., batch: int = ...) -> Any: ...
 
-    def __call__(self, image: Any, scores: bool = False, top: int = 5) -> Prediction | list[Prediction]:
+    def __call__(self, image: Any, scores: bool = False, top: int = 5, batch: int = 1) -> Prediction | list[Prediction]:
         """Parse one image or several.
 
         Args:
@@ -82,81 +95,124 @@ class Parser:
                 one more axis in front, is several images, which may differ in size.
             scores: Keep the probabilities of all classes at every pixel: 2·K·H·W bytes per task.
             top: How many image-level classes to list.
+            batch: Of several images, how many go through the network at once at most. Only neighbours of equal size
+                and type do. The answers are those of each image alone, up to rounding.
 
         Returns:
-            A `Prediction`, or a list of them for several images.
+            A `Prediction`, or a list of them for several images, in their order.
 
         Raises:
-            UserError: If the image cannot be read, or its shape, type or values are none of the above.
+            UserError: If an image cannot be read, or its shape, type or values are none of the above; if `top` or
+                `batch` is below 1; or if the memory does not suffice.
         """
         if top < 1:
             raise UserError(f"top {top} is too small; valid: 1 or more, such as 5")
+        if batch < 1:
+            raise UserError(f"batch {batch} is too small; valid: 1 or more, such as 8")
         if isinstance(image, (list, tuple)) or (isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4):
-            return [self._parse(one, scores, top) for one in image]
-        return self._parse(image, scores, top)
+            return [one for pictures in _batches(image, batch) for one in self._parse(pictures, scores, top)]
+        return self._parse([_Picture.of(image)], scores, top)[0]
 
-    @torch.inference_mode()
-    def _parse(self, image: Any, scores: bool, top: int) -> Prediction:
-        picture = to_picture(image)
-        name = str(image) if isinstance(image, (str, Path)) else str(getattr(image, "filename", ""))
+    def _parse(self, pictures: Sequence[_Picture], scores: bool, top: int) -> list[Prediction]:
+        """Predictions of pictures of equal size and type.
+
+        Raises:
+            UserError: If the memory does not suffice.
+        """
         try:
-            return self._predict(picture, name, scores, top)
+            return self._predict(pictures, scores, top)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            size = f"{picture.shape[2]}×{picture.shape[1]} pixels"
-            where = self.device.type
+            name, count = pictures[0].name or "image", len(pictures)
+            size = f"{pictures[0].pixels.shape[2]}×{pictures[0].pixels.shape[1]} pixels"
+            what, remedy = (
+                (f"{size} do", "image") if count == 1 else (f"a batch of {count} images of {size} does", "batch")
+            )
             raise UserError(
-                f"{name or 'image'}: {size} do not fit into the memory of {where}; try a smaller image"
+                f"{name}: {what} not fit into the memory of {self.device.type}; try a smaller {remedy}"
             ) from None
 
-    def _predict(self, picture: Tensor, name: str, scores: bool, top: int) -> Prediction:
-        views = Views(self.model, picture, self.inference, self._ordered, straight=True, device=self.device)
-        likeliest = {n: _rank(views.image_probabilities(n)[0], self.labels[n], top) for n in self._ordered}
-        answers: dict[str, Tensor] = {}
-        kept: dict[str, np.ndarray] = {}
-        for task_name in views.image_level:
-            probabilities = views.answer(task_name)
-            answers[task_name] = self.tasks[task_name].decode(probabilities, answers)
-            if scores:
-                kept[task_name] = probabilities[0].float().cpu().numpy()
-        maps = self._maps(views, answers, kept if scores else None)
+    @torch.inference_mode()
+    def _predict(self, pictures: Sequence[_Picture], scores: bool, top: int) -> list[Prediction]:
+        pixels = [picture.pixels for picture in pictures]
+        images = pixels[0][None] if len(pixels) == 1 else torch.stack(pixels)
+        inference = replace(self.inference, resize_twice=False)
+        answers = Answers(run_network(self.model, images, inference, list(self._ordered), self.device), self._ordered)
+        likeliest = {n: answers.image_probabilities(n) for n in self.tasks}
+        maps, kept = self._collect(answers, images, scores)
+        return [
+            Prediction(
+                image=picture.pixels.round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy(),
+                maps={n: maps[i][n] for n in self.tasks if n in maps[i]},
+                labels=dict(self.labels),
+                top={n: _rank(probabilities[i], self.labels[n], top) for n, probabilities in likeliest.items()},
+                shares={n: _shares(maps[i][n], self.labels[n]) for n in self.tasks if n in maps[i]},
+                scores={n: kept[i][n] for n in self.tasks} if scores else None,
+                name=picture.name,
+                model=self.name,
+            )
+            for i, picture in enumerate(pictures)
+        ]
 
-        return Prediction(
-            image=picture.round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy(),
-            maps={n: maps[n] for n in self.tasks if n in maps},
-            labels=dict(self.labels),
-            top={n: likeliest[n] for n in self.tasks},
-            shares={n: _shares(maps[n], self.labels[n]) for n in self.tasks if n in maps},
-            scores={n: kept[n] for n in self.tasks} if scores else None,
-            name=name,
-            model=self.name,
-        )
-
-    def _maps(
-        self, views: Views, answers: Mapping[str, Tensor], kept: dict[str, np.ndarray] | None
-    ) -> dict[str, np.ndarray]:
-        """Label maps at the photograph's size.
-
-        Args:
-            views: What the network said.
-            answers: Decoded answers of the image-level tasks, (1,) int64.
-            kept: Takes the probabilities, if they are wanted.
+    def _collect(
+        self, answers: Answers, images: Tensor, scores: bool
+    ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+        """Answers at the images' size (H, W), as arrays.
 
         Returns:
-            Task → (H, W) int32.
+            For each image task → label map (H, W) int32, and task → probabilities if `scores`, float16 (K, H, W) or
+            float32 (K,).
         """
-        maps = {task_name: np.empty(views.size, np.int32) for task_name in views.maps}
-        if kept is not None:
-            kept.update({n: np.empty((len(self.labels[n]), *views.size), np.float16) for n in views.maps})
-        for start, stop, tile in views.tiles():
-            decoded = dict(answers)
-            for task_name, probabilities in tile.items():
-                decoded[task_name] = self.tasks[task_name].decode(probabilities, decoded)
-                maps[task_name][start:stop] = decoded[task_name][0].cpu().numpy()
-                if kept is not None:
-                    kept[task_name][:, start:stop] = probabilities[0].half().cpu().numpy()
-        return maps
+        size = images.shape[-2], images.shape[-1]
+        maps = [{n: np.empty(size, np.int32) for n in answers.maps} for _ in images]
+        kept: list[dict[str, np.ndarray]] = [{} for _ in images]
+        if scores:
+            for own in kept:
+                own |= {n: np.empty((len(self.labels[n]), *size), np.float16) for n in answers.maps}
+            for n in answers.image_level:
+                for own, probabilities in zip(kept, answers.probabilities(n).float().cpu().numpy(), strict=True):
+                    own[n] = probabilities
+        for band in answers.bands(size, self._ordered, probabilities=scores):
+            for n, ids in band.ids.items():
+                for own, rows in zip(maps, ids.cpu().numpy(), strict=True):
+                    own[n][band.start : band.stop] = rows
+            for n, tile in band.probabilities.items():
+                for own, rows in zip(kept, tile.half().cpu().numpy(), strict=True):
+                    own[n][:, band.start : band.stop] = rows
+        return maps, kept
+
+
+class _Picture(NamedTuple):
+    """An image as `to_picture` gives it, and the file that it came from, empty if it came from memory."""
+
+    pixels: Tensor
+    name: str
+
+    @classmethod
+    def of(cls, image: Any) -> _Picture:
+        name = str(image) if isinstance(image, (str, Path)) else str(getattr(image, "filename", ""))
+        return cls(to_picture(image), name)
+
+
+def _batches(images: Iterable[Any], most: int) -> Iterator[list[_Picture]]:
+    """Pictures in their order, read when they are needed: neighbours of equal size and type together, up to `most`."""
+    waiting: list[_Picture] = []
+    for image in images:
+        picture = _Picture.of(image)
+        if waiting and _kind(picture) != _kind(waiting[0]):
+            yield waiting
+            waiting = []
+        waiting.append(picture)
+        if len(waiting) == most:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _kind(picture: _Picture) -> tuple[Any, ...]:
+    return picture.pixels.shape, picture.pixels.dtype, picture.pixels.device
 
 
 def load(

@@ -1,0 +1,276 @@
+"""The same network in other software.
+
+Other software is never needed: it is imported in this file alone, when somebody asks to be compared with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upernet.compare.costs import arithmetic
+from upernet.compare.counts import count_multiply_adds
+from upernet.compare.implementation import Implementation, Trial
+from upernet.compare.ours import seeded_network
+from upernet.config import ModelConfig
+from upernet.contract import Task
+from upernet.errors import UserError
+from upernet.inference.upsample import resize
+from upernet.model import UPerNet
+from upernet.plain import to_plain
+from upernet.resize import Size
+from upernet.store.foreign import write_foreign
+
+
+@dataclass(frozen=True)
+class PeerLibrary:
+    """How one other library is used.
+
+    Attributes:
+        module: Name of the module that is imported.
+        dialect: What `upernet convert --to` calls its files.
+        nearest: From the configuration of our network to that of the nearest network that the library has.
+        open: Builds that network from the file or folder that our converter wrote, given its configuration and the
+            trial.
+        logits: From a normalised image (B, 3, h, w) to logits (B, K, h, w).
+        predict: From normalised images to label maps (B, H, W) of the given size, as the library's users get them.
+        keeps_auxiliary: Whether it has the auxiliary head, which it leaves alone when it predicts.
+    """
+
+    module: str
+    dialect: str
+    nearest: Callable[[ModelConfig], ModelConfig]
+    open: Callable[[Path, ModelConfig, Trial], nn.Module]
+    logits: Callable[[Any, Tensor], Tensor]
+    predict: Callable[[Any, Tensor, Size], object]
+    keeps_auxiliary: bool = False
+
+
+def peer_implementation(
+    name: str, model: UPerNet, tasks: Mapping[str, Task], trial: Trial, precision: str = "float32"
+) -> Implementation:
+    """The same network, or the nearest, in other software, with our weights wherever both have the same tensor.
+
+    Args:
+        name: A key of `PEERS`.
+        model: Ours, on the trial's device.
+        tasks: Its tasks by name.
+        trial: What it will be shown.
+        precision: A key of `DTYPES`, in which it shall run.
+
+    Raises:
+        UserError: If the software is not installed, or has no such network.
+    """
+    library = PEERS[name]
+    with _quiet():
+        imported = _import(library)
+    kept = {n: task for n, task in tasks.items() if library.keeps_auxiliary or not task.auxiliary}
+    twin = _twin(model, library.nearest(model.config), kept)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        place = Path(folder) / ("model.pth" if library.dialect == "mmseg" else "model")
+        write_foreign(place, library.dialect, twin, kept, trial.inference)
+        network = library.open(place, twin.config, trial).eval().to(trial.image.device)
+    image = (trial.image / 255 - model.mean) / model.std
+    with _without_tf32(), torch.inference_mode(), _quiet():
+        disagreement = _disagreement(library, network, twin.to(image.device), image, trial.window_size)
+        with arithmetic(image.device, precision):
+            library.predict(network, image, trial.answer_size)  # what cannot run says so here
+    return Implementation(
+        name,
+        str(imported.__version__),
+        network,
+        lambda: library.predict(network, image, trial.answer_size),
+        count_multiply_adds(network, trial.window_size)["total"] * trial.window_count,
+        tuple(_differences(model.config, twin.config, tasks.keys() - kept.keys())),
+        disagreement,
+    )
+
+
+def _twin(model: UPerNet, config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
+    """Our network of another configuration, with the weights of `model` wherever a tensor has the same shape."""
+    twin = seeded_network(config, tasks)
+    own = twin.state_dict()
+    # On the CPU, where the converter writes from.
+    same = {k: v.cpu() for k, v in model.state_dict().items() if k in own and own[k].shape == v.shape}
+    twin.load_state_dict(own | same)
+    return twin
+
+
+def _disagreement(library: PeerLibrary, network: nn.Module, twin: UPerNet, image: Tensor, window: Size) -> float:
+    """Largest difference of the library's logits from those of `twin` in one window, in standard deviations."""
+    shown = image[:1, :, : window[0], : window[1]]
+    own = twin(shown * twin.std + twin.mean, ["semantic"])["semantic"]
+    own = resize(own, window, twin.upsampling_align_corners)
+    return ((library.logits(network, shown) - own).abs().max() / own.std()).item()
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Convolutions in full float32 while the block runs: rounding to TF32 would hide what differs."""
+    rounding, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounding
+
+
+def _import(library: PeerLibrary) -> Any:
+    """The library's module.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        if library.module == "mmseg":
+            _allow_missing_operations()
+        return importlib.import_module(library.module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"not installed ({error.name} is missing); pip install 'upernet[peers]'") from None
+
+
+def _allow_missing_operations() -> None:
+    """Let the toolbox be imported where its compiled operations are not installed; UPerNet uses none of them."""
+    try:
+        importlib.import_module("mmcv._ext")
+    except ModuleNotFoundError:
+        if importlib.util.find_spec("mmcv") is not None:
+            sys.modules["mmcv._ext"] = mock.MagicMock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep notes, bars and warnings of other software off the screen."""
+    unread = io.StringIO()
+    with redirect_stdout(unread), redirect_stderr(unread), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _differences(ours: ModelConfig, theirs: ModelConfig, left_out: Iterable[str]) -> list[str]:
+    """In what their network is another one, in words."""
+    mine, yours = (to_plain(c) | {"logits_align_corners": c.upsampling_align_corners} for c in (ours, theirs))
+    changed = [f"{key} {yours[key]}, not {mine[key]}" for key in mine if mine[key] != yours[key]]
+    return changed + [f"no {name} head" for name in left_out]
+
+
+def _refuse_windows(trial: Trial) -> None:
+    if trial.inference.window is not None:
+        raise UserError("slides no windows; compared where the image is shown whole")
+
+
+def _plain_stem(backbone: str) -> str:
+    """The ResNet with the 7×7 stem, given one with a deep stem; any other backbone as it is."""
+    found = re.fullmatch(r"(resnet\d+)[cdst]", backbone)
+    return found[1] if found else backbone
+
+
+def _resized_arg_max(logits: Tensor, size: Size) -> Tensor:
+    """Label maps from logits (B, K, h, w), as the documentation of transformers and of smp does it."""
+    if logits.shape[-2:] != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return logits.argmax(dim=1)
+
+
+# --- mmseg ----------------------------------------------------------------------------------------------------------
+
+
+def _open_mmseg(place: Path, config: ModelConfig, trial: Trial) -> nn.Module:
+    """Built from the configuration that our converter wrote beside the weights; windows are part of it.
+
+    Raises:
+        UserError: If the backbone is none of the library's ResNets.
+    """
+    if not re.fullmatch(r"resnet(18|34|50|101|152)[cd]?", config.backbone) or config.backbone_args:
+        raise UserError(f"compared on ResNet only; this model has {config.backbone!r}; valid: resnet50c")
+    importlib.import_module("mmseg.models")  # registers them
+    checkpoint = torch.load(place, weights_only=True)
+    theirs = importlib.import_module("mmengine").Config.fromstring(checkpoint["meta"]["cfg"], ".py")
+    importlib.import_module("mmengine.registry").init_default_scope(theirs.default_scope)
+    network: nn.Module = importlib.import_module("mmseg.registry").MODELS.build(theirs.model)
+    network.load_state_dict(checkpoint["state_dict"])
+    return network
+
+
+def _predict_by_mmseg(network: Any, image: Tensor, size: Size) -> object:
+    sample = importlib.import_module("mmseg.structures").SegDataSample
+    shown = tuple(image.shape[-2:])
+    samples = [sample(metainfo={"ori_shape": size, "img_shape": shown, "pad_shape": shown}) for _ in image]
+    return torch.cat([s.pred_sem_seg.data for s in network.predict(image, samples)])
+
+
+# --- transformers ---------------------------------------------------------------------------------------------------
+
+
+def _nearest_in_transformers(config: ModelConfig) -> ModelConfig:
+    return replace(config, backbone=_plain_stem(config.backbone), align_corners=False, logits_align_corners=None)
+
+
+def _open_transformers(place: Path, config: ModelConfig, trial: Trial) -> nn.Module:
+    _refuse_windows(trial)
+    network: nn.Module = importlib.import_module("transformers").UperNetForSemanticSegmentation.from_pretrained(place)
+    return network
+
+
+# --- segmentation_models_pytorch ------------------------------------------------------------------------------------
+
+
+def _nearest_in_smp(config: ModelConfig) -> ModelConfig:
+    return replace(
+        config,
+        backbone=_plain_stem(config.backbone),
+        align_corners=False,
+        logits_align_corners=True,
+        level_norm=True,
+        level_norm_eps=1e-6,
+    )
+
+
+def _open_smp(place: Path, config: ModelConfig, trial: Trial) -> nn.Module:
+    _refuse_windows(trial)
+    network: nn.Module = importlib.import_module("segmentation_models_pytorch").from_pretrained(str(place))
+    return network
+
+
+PEERS = {
+    "mmseg": PeerLibrary(
+        "mmseg",
+        "mmseg",
+        lambda config: config,
+        _open_mmseg,
+        lambda network, x: network.encode_decode(x, [{"img_shape": tuple(x.shape[-2:])}]),
+        _predict_by_mmseg,
+        keeps_auxiliary=True,
+    ),
+    "transformers": PeerLibrary(
+        "transformers",
+        "huggingface",
+        _nearest_in_transformers,
+        _open_transformers,
+        lambda network, x: network(x).logits,
+        lambda network, x, size: _resized_arg_max(network(x).logits, size),
+    ),
+    "smp": PeerLibrary(
+        "segmentation_models_pytorch",
+        "smp",
+        _nearest_in_smp,
+        _open_smp,
+        lambda network, x: network(x),
+        lambda network, x, size: _resized_arg_max(network(x), size),
+    ),
+}
+"""By the name that `--compare` takes."""

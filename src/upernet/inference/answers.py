@@ -1,0 +1,181 @@
+"""Answers to tasks from what the network said: for each image as a whole, and for its pixels a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from upernet.contract import Task
+from upernet.errors import UserError
+from upernet.inference.views import View
+from upernet.labels import ClassSets
+from upernet.resize import Size
+
+BAND = 2**19
+"""Values of one band of logits, images × classes × rows × width: 2 MiB of float32, which a processor's cache holds."""
+
+GPU_BANDS = 64
+"""How many times more a GPU takes at once, for which small bands would be all waiting."""
+
+
+def order_tasks(tasks: Mapping[str, Task], names: Collection[str] | None = None) -> dict[str, Task]:
+    """Tasks and all that they need, each after those it needs.
+
+    Args:
+        tasks: By name.
+        names: Which of them; all if none.
+
+    Raises:
+        UserError: If tasks need one another in a circle.
+    """
+    wanted = set(tasks if names is None else names)
+    while more := {need for name in wanted for need in tasks[name].needs if need in tasks} - wanted:
+        wanted |= more
+    ordered: dict[str, Task] = {}
+    while waiting := {name: task for name, task in tasks.items() if name in wanted and name not in ordered}:
+        ready = {name: task for name, task in waiting.items() if waiting.keys().isdisjoint(task.needs)}
+        if not ready:
+            raise UserError(f"tasks need one another in a circle: {', '.join(waiting)}")
+        ordered |= ready
+    return ordered
+
+
+class Band(NamedTuple):
+    """Answers at neighbouring rows of every image of a batch.
+
+    Attributes:
+        start: First row.
+        stop: Row after the last.
+        ids: Task → (B, stop - start, W) int64 class ids, `IGNORE` where the question does not arise.
+        groups: Task → the same in the label space of a source, ids of groups.
+        probabilities: Task → (B, K, stop - start, W) float32.
+    """
+
+    start: int
+    stop: int
+    ids: dict[str, Tensor]
+    groups: dict[str, Tensor]
+    probabilities: dict[str, Tensor]
+
+
+class Answers:
+    """Answers to tasks about a batch of images of equal size, computed when they are asked for.
+
+    Probabilities are averaged over all views, not logits.
+
+    Attributes:
+        tasks: The tasks by name, each after those it needs.
+        maps: Names of those whose answer is a map, in that order.
+        image_level: Names of those that answer once per image, in that order.
+    """
+
+    def __init__(self, views: Sequence[View], tasks: Mapping[str, Task]) -> None:
+        """Decode what the network said.
+
+        Args:
+            views: From `run_network`, with logits of every task.
+            tasks: By name, in any order; each finds those it needs among them.
+
+        Raises:
+            UserError: If tasks need one another in a circle.
+        """
+        self.tasks = order_tasks(tasks)
+        self._views = views
+        self._first = {name: views[0].logits[name][0] for name in self.tasks}
+        self.maps = [name for name, logits in self._first.items() if logits.ndim == 4]
+        self.image_level = [name for name, logits in self._first.items() if logits.ndim == 2]
+
+    # --- of images as a whole -----------------------------------------------------------------------------------------
+
+    def probabilities(self, name: str) -> Tensor:
+        """(B, K) float32 probabilities of a task that answers once per image: the mean over views and their windows."""
+        return self._mean(name, self.tasks[name].probabilities)
+
+    def image_probabilities(self, name: str) -> Tensor:
+        """(B, K) float32 probabilities for each image as a whole, of any task."""
+        task = self.tasks[name]
+        if name in self.image_level:
+            return task.image_probabilities(self.probabilities(name))
+
+        def whole(logits: Tensor) -> Tensor:
+            p = task.image_probabilities(task.probabilities(logits))
+            return p.mean(dim=(2, 3)) if p.ndim == 4 else p
+
+        return self._mean(name, whole)
+
+    def image_ids(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Task → (B,) int64 class ids, of those of the named tasks that answer once per image."""
+        decoded: dict[str, Tensor] = {}
+        for name in self.image_level:
+            if name in names:
+                decoded[name] = self.tasks[name].decode(self.probabilities(name), decoded)
+        return decoded
+
+    def _mean(self, name: str, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
+        views = [torch.stack([probabilities(piece) for piece in v.logits[name]]).mean(0) for v in self._views]
+        return torch.stack(views).mean(0)
+
+    # --- of their pixels ----------------------------------------------------------------------------------------------
+
+    def bands(
+        self,
+        size: Size,
+        ids: Collection[str],
+        sets: Mapping[str, ClassSets] | None = None,
+        *,
+        probabilities: bool = False,
+    ) -> Iterator[Band]:
+        """Maps at the size of the answer, a few rows at a time from the first to the last.
+
+        Of the tasks that are not named, only those are decoded which these need.
+
+        Args:
+            size: (H, W) of the answer, whatever size the images have.
+            ids: Tasks whose class ids are wanted; those that answer once per image are passed over.
+            sets: Label space of a source, for each task with a map whose groups are wanted.
+            probabilities: Whether those of all named tasks are wanted too.
+        """
+        sets = sets or {}
+        wanted = order_tasks(self.tasks, {*ids, *sets})
+        maps = [name for name in wanted if name in self.maps]
+        to_decode = {*ids, *(need for task in wanted.values() for need in task.needs)}
+        image_ids = self.image_ids(to_decode)
+        for start, stop in self._spans(size, maps):
+            decoded = dict(image_ids)
+            band = Band(start, stop, {}, {}, {})
+            for name in maps:
+                task, p = self.tasks[name], self._rows(name, size, start, stop)
+                if name in to_decode:
+                    decoded[name] = task.decode(p, decoded)
+                if name in ids:
+                    band.ids[name] = decoded[name]
+                if name in sets:
+                    band.groups[name] = task.predict_groups(p, sets[name], decoded)
+                if probabilities and (name in ids or name in sets):
+                    band.probabilities[name] = p
+            yield band
+
+    def _spans(self, size: Size, maps: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """First row and row after the last of each band; none where there are no maps."""
+        if not maps:
+            return
+        height, width = size
+        # On the way through the input's size a band has that many rows and columns.
+        longer = [v for v in self._views if v.via_input_size]
+        across = max([width, *(-(-v.size[0] * v.size[1] // height) for v in longer)])
+        first = self._first[maps[0]]
+        budget = BAND if first.device.type == "cpu" else BAND * GPU_BANDS
+        rows = max(1, budget // (len(first) * across * max(self._first[name].shape[1] for name in maps)))
+        for start in range(0, height, rows):
+            yield start, min(start + rows, height)
+
+    def _rows(self, name: str, size: Size, start: int, stop: int) -> Tensor:
+        """(B, K, stop - start, W) probabilities: the mean over views."""
+        probabilities = self.tasks[name].probabilities
+        total = probabilities(self._views[0].rows(name, size, start, stop))
+        for view in self._views[1:]:
+            total = total + probabilities(view.rows(name, size, start, stop))
+        return total if len(self._views) == 1 else total / len(self._views)

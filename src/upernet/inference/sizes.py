@@ -1,0 +1,48 @@
+"""The size at which an image is shown to the network, and the windows that slide over it."""
+
+from __future__ import annotations
+
+from upernet.config import InferenceConfig
+from upernet.resize import Size, Window
+
+MIN_SIDE = 32
+"""Smallest side, in pixels, that every backbone accepts."""
+
+MAX_ASPECT = 8
+"""A picture more elongated than this is enlarged less than `short_side` asks: a 1 px line must not fill the memory."""
+
+
+def network_size(height: int, width: int, config: InferenceConfig, ratio: float = 1.0) -> Size:
+    """Size at which an image is shown to the network: aspect kept, halves rounded up, no side under 32 px.
+
+    The image is fitted into the box of `short_side` and `max_side` times `ratio`, whole pixels of it (SPEC C1), or into
+    its own size times `ratio` where `scale_of` is `image` (SPEC D2).
+    """
+    short, long = min(height, width), max(height, width)
+    if config.scale_of == "image":
+        scale = min(int(long * ratio + 0.5) / long, int(short * ratio + 0.5) / short)
+    else:
+        scale = int(config.short_side * ratio) / short if config.short_side else ratio
+        if config.short_side and scale > 1:
+            scale = min(scale, max(long, MAX_ASPECT * max(MIN_SIDE, short * scale)) / long)
+        if config.max_side:
+            scale = min(scale, int(config.max_side * ratio) / long)
+    return max(MIN_SIDE, int(height * scale + 0.5)), max(MIN_SIDE, int(width * scale + 0.5))
+
+
+def window_spans(length: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """First pixel and pixel after the last of the windows along one side (SPEC C1).
+
+    The last one is moved back so that it ends with the side; a side shorter than the window is one window.
+    """
+    count = max(length - window + stride - 1, 0) // stride + 1
+    ends = [min(i * stride + window, length) for i in range(count)]
+    return [(max(end - window, 0), end) for end in ends]
+
+
+def sliding_windows(size: Size, config: InferenceConfig) -> list[Window]:
+    """The windows of an input of size (h, w), all of one size, row by row; without `window`, the whole input."""
+    if config.window is None or config.stride is None:
+        return [Window.whole(size)]
+    rows, columns = (window_spans(*side) for side in zip(size, config.window, config.stride, strict=True))
+    return [Window(top, left, bottom, right) for top, bottom in rows for left, right in columns]
