@@ -13,11 +13,12 @@ from small_networks import SMALL, semantic, stand_in_library, tiny
 from torch import nn
 
 import upernet
-from upernet.cli import main, read_options
+from upernet.cli import main
 from upernet.commands.benchmark import _out_of_memory, _sizes
 from upernet.compare.implementation import Trial
 from upernet.compare.ours import seeded_network
 from upernet.config import InferenceConfig
+from upernet.options import read_options
 from upernet.store.native import save_model
 
 

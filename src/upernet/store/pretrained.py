@@ -14,7 +14,7 @@ from torch import Tensor
 
 from upernet.errors import UserError
 from upernet.model.backbone import Backbone
-from upernet.store.archives.archive import read_checkpoint
+from upernet.store.archives import read_checkpoint
 
 # What a timm classifier has behind its last feature. Only these may be left over.
 _BEHIND = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "fc_norm.")
