@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,12 @@ from PIL import Image
 
 import upernet.commands.prepare
 from upernet.cli import main
-from upernet.commands.prepare import draw_polygons
 from upernet.data import VOC, Cityscapes
+from upernet.data.masks import read_mask
+from upernet.data.prepare import PREPARATIONS
+from upernet.data.prepare.jobs import Job, Outcome, Recipe
+from upernet.data.prepare.preparation import Preparation, summary
 from upernet.data.sets.voc import PALETTE
-from upernet.errors import UserError, WorkError
-
-# Labels of Cityscapes that are classes, by the id of the class.
-ROAD, BUILDING, SKY, PERSON, CAR = 0, 2, 10, 11, 13
-X = 255
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[str], list[str]]:
@@ -59,108 +58,6 @@ def devkit(tmp_path: Path) -> Path:
     root = voc(tmp_path / "VOCdevkit" / "VOC2012", size=SMALL)
     sbd(tmp_path / "VOCdevkit" / "VOCaug" / "dataset", root)
     return root
-
-
-def draw(tmp_path: Path, *objects: Any, size: int = 8) -> np.ndarray:
-    """Objects are (label, polygon), or as a file has them."""
-    entries = [o if isinstance(o, dict) else {"label": o[0], "polygon": o[1]} for o in objects]
-    path = tmp_path / "aachen_000000_000019_gtFine_polygons.json"
-    path.write_text(json.dumps({"imgHeight": size, "imgWidth": size, "objects": entries}))
-    return draw_polygons(path)
-
-
-# Polygons, worked out by hand
-
-
-def test_a_rectangle_covers_its_outline(tmp_path: Path) -> None:
-    expected = np.full((8, 8), X)
-    expected[1:4, 1:5] = ROAD
-    np.testing.assert_array_equal(draw(tmp_path, ("road", [[1, 1], [4, 1], [4, 3], [1, 3]])), expected)
-
-
-def test_a_triangle(tmp_path: Path) -> None:
-    y, x = np.mgrid[:8, :8]
-    mask = draw(tmp_path, ("car", [[0, 0], [6, 0], [0, 6]]))
-    np.testing.assert_array_equal(mask, np.where(x + y <= 6, CAR, X))
-    assert mask.dtype == np.uint8
-
-
-def test_a_polygon_that_folds_inwards(tmp_path: Path) -> None:
-    """A U: two arms of two columns on a floor of two rows."""
-    u = [[0, 0], [1, 0], [1, 5], [6, 5], [6, 0], [7, 0], [7, 7], [0, 7]]
-    expected = np.full((8, 8), X)
-    expected[:, [0, 1, 6, 7]] = BUILDING
-    expected[5:] = BUILDING
-    np.testing.assert_array_equal(draw(tmp_path, ("building", u)), expected)
-
-
-def test_later_objects_lie_over_earlier_ones(tmp_path: Path) -> None:
-    whole, part = [[0, 0], [7, 0], [7, 7], [0, 7]], [[2, 2], [5, 2], [5, 5], [2, 5]]
-    expected = np.full((8, 8), SKY)
-    expected[2:6, 2:6] = PERSON
-    np.testing.assert_array_equal(draw(tmp_path, ("sky", whole), ("person", part)), expected)
-    assert (draw(tmp_path, ("person", part), ("sky", whole)) == SKY).all()
-
-
-def test_what_no_class_stands_for_hides_what_lies_below(tmp_path: Path) -> None:
-    whole, part = [[0, 0], [7, 0], [7, 7], [0, 7]], [[0, 0], [3, 0], [3, 7], [0, 7]]
-    expected = np.full((8, 8), ROAD)
-    expected[:, :4] = X
-    for label in ("ego vehicle", "out of roi", "parking", "polegroup", "caravan"):
-        np.testing.assert_array_equal(draw(tmp_path, ("road", whole), (label, part)), expected)
-
-
-def test_number_plates_and_deleted_objects_are_not_drawn(tmp_path: Path) -> None:
-    whole, part = [[0, 0], [7, 0], [7, 7], [0, 7]], [[2, 2], [5, 2], [5, 5], [2, 5]]
-    deleted = {"label": "person", "polygon": part, "deleted": 1}
-    assert (draw(tmp_path, ("car", whole), ("license plate", part), deleted) == CAR).all()
-    assert (draw(tmp_path, {**deleted, "deleted": 0})[2:6, 2:6] == PERSON).all()
-
-
-def test_groups_count_as_their_members(tmp_path: Path) -> None:
-    expected = np.full((8, 8), X)
-    expected[:, :2], expected[:, 6:] = CAR, PERSON
-    left, right = [[0, 0], [1, 0], [1, 7], [0, 7]], [[6, 0], [7, 0], [7, 7], [6, 7]]
-    np.testing.assert_array_equal(draw(tmp_path, ("cargroup", left), ("persongroup", right)), expected)
-
-
-def test_what_reaches_beyond_the_image_is_cut(tmp_path: Path) -> None:
-    expected = np.full((8, 8), X)
-    expected[:3] = SKY
-    np.testing.assert_array_equal(draw(tmp_path, ("sky", [[-3, -3], [20, -3], [20, 2], [-3, 2]])), expected)
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        ("{", "no polygons of Cityscapes (JSONDecodeError: "),
-        ("[]", "no polygons of Cityscapes (TypeError: "),
-        ('{"imgWidth": 8, "imgHeight": 8}', "no polygons of Cityscapes (KeyError: 'objects'); expected imgWidth"),
-        ('{"imgWidth": 8, "imgHeight": 8, "objects": [3]}', "no polygons of Cityscapes (AttributeError"),
-        ('{"imgWidth": 0, "imgHeight": 8, "objects": []}', "size 0×8; valid: 2048×1024, at most 178,956,970 pixels"),
-        ('{"imgWidth": 99999, "imgHeight": 99999, "objects": []}', "size 99999×99999; valid: 2048×1024"),
-        (
-            '{"imgWidth": 8, "imgHeight": 8, "objects": [{"label": "hovercraft", "polygon": [[0, 0], [1, 1]]}]}',
-            "label 'hovercraft' is none of Cityscapes; valid: for example road, car, cargroup",
-        ),
-        (
-            '{"imgWidth": 8, "imgHeight": 8, "objects": [{"label": "car", "polygon": [[0, 0]]}]}',
-            "a polygon of 1 points; expected two or more",
-        ),
-        (
-            '{"imgWidth": 8, "imgHeight": 8, "objects": [{"label": "car", "polygon": [[0, 0], [NaN, 1], [3, 3]]}]}',
-            "a polygon of 3 points; expected two or more, within the image",
-        ),
-    ],
-)
-def test_wrong_polygon_files_are_told(content: str, line: str, tmp_path: Path) -> None:
-    path = tmp_path / "a_gtFine_polygons.json"
-    path.write_text(content)
-    with pytest.raises(UserError) as caught:
-        draw_polygons(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert line in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 # Cityscapes
@@ -297,7 +194,7 @@ def test_a_full_disk_stops_at_once(
     def full(path: Path, fill: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(upernet.commands.prepare, "write_whole", full)
+    monkeypatch.setattr(upernet.data.prepare.jobs, "write_whole", full)
     code, out, err = run(capsys, "cityscapes", polygons)
     assert (code, out, len(err)) == (1, [], 1)
     assert err[0].endswith("No space left on device; what is finished stays, run the command again")
@@ -339,11 +236,6 @@ def test_several_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     item = Cityscapes(root=str(tmp_path)).items("train")[0]
     expected = as_train_ids(blocks(item.id, list(CITYSCAPES_IDS.values()), SMALL))
     np.testing.assert_array_equal(np.asarray(Image.open(item.annotations["mask"])), expected)  # type: ignore[arg-type]
-
-
-def test_a_process_that_is_ended_from_outside_is_told() -> None:
-    with pytest.raises(WorkError, match=r"prepare: a process was ended from outside, .*; try --workers 1"):
-        list(upernet.commands.prepare._in_processes([1, 1], os._exit, 2))  # type: ignore[list-item, arg-type]
 
 
 COUNT = 500
@@ -591,3 +483,30 @@ def test_a_terminal_gets_a_bar(
     assert out.startswith("train: 4 label maps")
     assert "preparing" in err
     assert "6/6" in err
+
+
+class Numbers(Preparation):
+    """Label maps of 336 classes from arrays."""
+
+    recipe = Recipe(np.load, 336)
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+
+    def jobs(self) -> list[Job]:
+        return [Job(path.with_suffix(".png"), None, path) for path in sorted(self.root.glob("*.npy"))]
+
+    def finish(self, outcomes: Mapping[Job, Outcome]) -> Iterator[str]:
+        yield f"numbers: {summary(list(outcomes.values()), 'label maps', 3)}"
+
+
+def test_a_further_set_is_one_class_in_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PREPARATIONS, "numbers", Numbers)
+    for number, value in enumerate((335, 65535, 336)):
+        np.save(tmp_path / f"{number}.npy", np.full((2, 3), value, np.uint16))
+    code, out, err = run(capsys, "numbers", tmp_path)
+    assert (code, out) == (1, ["numbers: 2 label maps (1 failed), published: 3"])
+    assert err == [f"upernet: {tmp_path}/2.npy: value 336 is no label; valid: 0 to 335"]
+    assert [(read_mask(tmp_path / f"{n}.png") == v).all() for n, v in enumerate((335, 65535))] == [True, True]

@@ -1,0 +1,10 @@
+"""Label maps made from what a data set publishes, one file per data set. A new one needs its lines in this list."""
+
+from __future__ import annotations
+
+from upernet.data.prepare.cityscapes import TrainIds
+from upernet.data.prepare.preparation import Preparation
+from upernet.data.prepare.voc_aug import VOCAug
+
+PREPARATIONS: dict[str, type[Preparation]] = {"cityscapes": TrainIds, "voc_aug": VOCAug}
+"""What can be prepared, by the name on the command line."""

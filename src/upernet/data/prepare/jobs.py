@@ -1,0 +1,189 @@
+"""Label maps made one by one, in several processes: what is there and sound is kept, and a fault ends only its job."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from upernet.data.images import image_size
+from upernet.data.masks import read_mask
+from upernet.errors import UserError, WorkError
+from upernet.files import write_whole
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the label maps of a data set are made.
+
+    Attributes:
+        make: Reads a source into a label map (H, W), uint8 or uint16.
+        classes: Number of classes; their ids count from 0.
+        palette: Red, green and blue of 256 ids, for files that show them; grey files if none.
+    """
+
+    make: Callable[[Path], np.ndarray]
+    classes: int
+    palette: bytes | None = None
+
+    @property
+    def unlabelled(self) -> int:
+        """The value of pixels that no class stands for; with more than 255 classes, files have 16 bits."""
+        return 255 if self.classes <= 255 else 65535
+
+
+@dataclass(frozen=True)
+class Job:
+    """One label map to make.
+
+    Attributes:
+        target: The PNG to write.
+        image: The photograph it belongs to, which gives its size; none if it is not there and may be missing.
+        source: What it is made from.
+        check: A second source, which should say the same.
+    """
+
+    target: Path
+    image: Path | None
+    source: Path
+    check: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        job: The job.
+        fault: Why it failed, in one line; empty if it did not.
+        hopeless: The others will fail as well.
+        kept: The label map was there already, and sound.
+        pixels: Pixels that were compared with the second source.
+        differing: How many of these differ.
+    """
+
+    job: Job
+    fault: str = ""
+    hopeless: bool = False
+    kept: bool = False
+    pixels: int = 0
+    differing: int = 0
+
+
+def run_jobs(jobs: Sequence[Job], recipe: Recipe, workers: int) -> Generator[Outcome, None, None]:
+    """Do all jobs, `workers` at a time.
+
+    Yields:
+        Outcomes as they come, those of failed jobs too.
+
+    Raises:
+        UserError: If a folder cannot be written.
+        WorkError: If something happened that no further job would survive.
+    """
+    for folder in sorted({job.target.parent for job in jobs}):
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{folder}: cannot be written; copy the data set to a folder that can")
+    with closing(_in_processes(jobs, partial(_attempt, recipe=recipe), workers)) as outcomes:
+        for outcome in outcomes:
+            if outcome.hopeless:
+                raise WorkError(f"{outcome.fault}; what is finished stays, run the command again")
+            yield outcome
+
+
+def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: int) -> Generator[Outcome, None, None]:
+    if workers == 1 or len(jobs) < 2:
+        yield from map(work, jobs)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # Ctrl-C reaches every process of a terminal: those at work finish their file, and the one in charge stops them.
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _ignore_interrupts)
+    try:
+        with _interrupts_wait():
+            futures = [pool.submit(work, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise WorkError(
+            "prepare: a process was ended from outside, perhaps for want of memory; try --workers 1"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Within, Ctrl-C is kept for later; processes that are started here never hear it, not even while they start."""
+    import signal
+
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_interrupts() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _attempt(job: Job, recipe: Recipe) -> Outcome:
+    """Do one job; whatever is wrong with its files becomes a line."""
+    try:
+        return _finish(job, recipe)
+    except UserError as error:
+        return Outcome(job, str(error))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return Outcome(job, f"{job.target}: {error.strerror or error}", hopeless=full)
+    except Exception as error:  # broken files reach every corner of a reader: no list of types is complete
+        return Outcome(job, f"{job.source}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})")
+
+
+def _finish(job: Job, recipe: Recipe) -> Outcome:
+    size = image_size(job.image) if job.image else None
+    if _is_sound(job.target, size, recipe):
+        return Outcome(job, kept=True)
+    labels = recipe.make(job.source)
+    if job.image and size and labels.shape != size[::-1]:
+        raise UserError(
+            f"{job.source}: {labels.shape[1]}×{labels.shape[0]} pixels for an image of {size[0]}×{size[1]} "
+            f"({job.image.name})"
+        )
+    wrong = labels[(labels >= recipe.classes) & (labels != recipe.unlabelled)]
+    if wrong.size:
+        raise UserError(f"{job.source}: value {wrong[0]} is no label; valid: 0 to {recipe.classes - 1}")
+    picture = Image.fromarray(labels.astype(np.uint8 if recipe.unlabelled == 255 else np.uint16))
+    if recipe.palette is not None:
+        picture.putpalette(recipe.palette)
+    write_whole(job.target, lambda file: picture.save(file, "PNG"))
+    pixels = differing = 0
+    if job.check is not None:
+        other = recipe.make(job.check)
+        if other.shape == labels.shape:
+            pixels, differing = labels.size, int((other != labels).sum())
+    return Outcome(job, pixels=pixels, differing=differing)
+
+
+def _is_sound(path: Path, size: tuple[int, int] | None, recipe: Recipe) -> bool:
+    """Whether a label map is there, complete, of the size (width, height) of its image and of known values."""
+    try:
+        labels = read_mask(path)
+    except UserError:
+        return False
+    known = (labels >= 0) & ((labels < recipe.classes) | (labels == recipe.unlabelled))
+    return (size is None or labels.shape == size[::-1]) and bool(known.all())

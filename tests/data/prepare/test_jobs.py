@@ -1,0 +1,62 @@
+"""Label maps made one by one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from upernet.data import ImageMaskFolder
+from upernet.data.prepare.jobs import Job, Outcome, Recipe, _in_processes, run_jobs
+from upernet.errors import WorkError
+
+CLASSES = 336
+RECIPE = Recipe(np.load, CLASSES)
+"""Label maps from arrays on disk."""
+
+
+def outcomes(root: Path, *arrays: np.ndarray) -> list[Outcome]:
+    """What becomes of arrays beside images of 4×3 pixels, in the layout of a folder of images and masks."""
+    jobs = []
+    for number, array in enumerate(arrays):
+        image, target = root / f"images/train/{number}.png", root / f"annotations/train/{number}.png"
+        for path in (image, target):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3)).save(image)
+        np.save(root / f"{number}.npy", array)
+        jobs.append(Job(target, image, root / f"{number}.npy"))
+    return list(run_jobs(jobs, RECIPE, 1))
+
+
+def test_more_classes_than_a_byte_holds_make_16_bit_files(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 254, 255], [256, 300, 334, 335], [65535, 65535, 0, 335]], np.uint16)
+    (made,) = outcomes(tmp_path, labels)
+    assert (made.fault, made.kept) == ("", False)
+    with Image.open(made.job.target) as image:
+        assert image.mode == "I;16"
+    names = [f"class {i}" for i in range(CLASSES)]
+    source = ImageMaskFolder(root=str(tmp_path), labels=names, ignore_value=65535)
+    assert list(source.faults("train")) == []
+    mask = source.read(source.items("train")[0])[1]["mask"]
+    assert mask.tolist() == np.where(labels == 65535, -1, labels.astype(int)).tolist()
+    (again,) = outcomes(tmp_path, labels)
+    assert again.kept
+
+
+def test_an_id_beyond_the_classes_is_told(tmp_path: Path) -> None:
+    one, other = outcomes(tmp_path, np.full((3, 4), 336, np.uint16), np.full((3, 4), 335, np.uint16))
+    assert one.fault == f"{tmp_path}/0.npy: value 336 is no label; valid: 0 to 335"
+    assert not other.fault
+
+
+@pytest.mark.parametrize(("classes", "unlabelled"), [(1, 255), (255, 255), (256, 65535)])
+def test_unlabelled_is_beyond_the_classes(classes: int, unlabelled: int) -> None:
+    assert Recipe(np.load, classes).unlabelled == unlabelled
+
+
+def test_a_process_that_is_ended_from_outside_is_told() -> None:
+    with pytest.raises(WorkError, match=r"prepare: a process was ended from outside, .*; try --workers 1"):
+        list(_in_processes([1, 1], os._exit, 2))  # type: ignore[list-item, arg-type]
