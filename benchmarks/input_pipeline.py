@@ -124,9 +124,9 @@ def ours(recipe: Recipe, source: Source, normalise: bool) -> Pipeline:
         if arrays is None:
             sample = bound.sample(item, augment)
         else:
-            view, maps, padding = augment(Photograph.of(arrays[0]), {"semantic": torch.from_numpy(arrays[1])})
+            view, maps, padding = augment(Photograph.from_pixels(arrays[0]), {"semantic": torch.from_numpy(arrays[1])})
             sample = Sample(view, maps, "it", item.id, padding)
-        batch = Batch.of([sample])
+        batch = Batch.stack([sample])
         return batch.image.sub_(mean).div_(std) if normalise else batch.pixels, batch.targets
 
     return run

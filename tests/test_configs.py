@@ -63,7 +63,7 @@ def options(
     assert request.param in words
     asked = read_options("train", words)
     if asked["run"].init:
-        known, taught = load_model("upp-mini")[1], {t for s in asked["data"].sources.values() for t in s.targets}
+        known, taught = load_model("upp-mini")[1], {t for s in asked["data"].sources.values() for t in s.supervision}
         asked["tasks"] = {n: t for n, t in known.items() if (t.target or n) in taught} | asked["tasks"]
     return asked
 
@@ -78,8 +78,8 @@ def test_there_are_some() -> None:
 def test_is_read_and_its_labels_have_a_meaning(options: dict[str, Any]) -> None:
     assert options["run"].init or timm.is_model(options["model"].backbone)
     bound = bind_sources(options["data"], options["tasks"])
-    measured = {key for source in bound.values() for key, target in source.targets.items() if target.evaluate}
-    trained = {key for source in bound.values() for key in source.targets}
+    measured = {key for source in bound.values() for key, target in source.supervision.items() if target.evaluate}
+    trained = {key for source in bound.values() for key in source.supervision}
     for name, task in options["tasks"].items():
         assert (task.target or name) in trained
         assert task.auxiliary or (task.target or name) in measured
@@ -108,7 +108,9 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
     for source in trainer.mixture.sources:
         batch = SourceMixture([source], data, steps=1, seed=0)[0]
         losses, _ = trainer._train_step(repeat(batch))  # type: ignore[arg-type]
-        asked = {n for n, task in tasks.items() if (task.target or n) in source.targets and (not alone or n in alone)}
+        asked = {
+            n for n, task in tasks.items() if (task.target or n) in source.supervision and (not alone or n in alone)
+        }
         assert set(losses) == asked
         assert all(0 < loss < 100 for loss in losses.values())
     still = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
@@ -116,7 +118,7 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
     results = trainer.validate()
     assert {(r.source, r.task) for r in results} == {
         (s.name, n) for s in trainer.sources.values() for n, t in tasks.items()
-        if (target := s.targets.get(t.target or n)) and target.evaluate and not t.auxiliary and s.config.val
+        if (target := s.supervision.get(t.target or n)) and target.evaluate and not t.auxiliary and s.config.val
     }  # fmt: skip
     assert all(0 <= next(iter(r.values.values())) <= 1 for r in results)
 

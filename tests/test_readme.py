@@ -64,4 +64,4 @@ def test_the_yaml_of_own_data_is_a_training_file(tmp_path: Path, monkeypatch: py
     assert yaml.safe_load(text)
     (tmp_path / "mine.yaml").write_text(text)
     options = read_options("train", ["--config", "mine.yaml"])
-    assert list(bind_sources(options["data"], options["tasks"])["mine"].targets) == ["semantic"]
+    assert list(bind_sources(options["data"], options["tasks"])["mine"].supervision) == ["semantic"]

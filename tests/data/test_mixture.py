@@ -211,7 +211,7 @@ def test_an_image_without_the_annotation_has_no_such_target() -> None:
 def test_a_batch_stacks_and_scales() -> None:
     one = Sample(torch.zeros(3, 2, 2, dtype=torch.uint8), {"x": torch.tensor(1)}, "s", "one")
     two = Sample(torch.full((3, 2, 2), 255, dtype=torch.uint8), {"x": torch.tensor(IGNORE)}, "s", "two")
-    batch = Batch.of([one, two])
+    batch = Batch.stack([one, two])
     assert batch.image.unique().tolist() == [0, 1]
     assert (batch.targets["x"].tolist(), batch.source, batch.ids) == ([1, IGNORE], "s", ["one", "two"])
     assert_equal(batch.to(torch.device("cpu")), batch)
@@ -222,7 +222,7 @@ def test_images_that_lack_a_target_are_unlabelled_in_a_batch() -> None:
     targets = {"x": torch.tensor(1), "y": torch.ones(2, 2, dtype=torch.int64)}
     none, both = Sample(image, {}, "s", "none"), Sample(image, targets, "s", "both")
     for samples in ([none, both], [both, none]):
-        batch = Batch.of(samples)
+        batch = Batch.stack(samples)
         assert sorted(batch.targets["x"].tolist()) == [IGNORE, 1]
         assert sorted(batch.targets["y"].flatten(1).amax(1).tolist()) == [IGNORE, 1]
 
@@ -241,7 +241,7 @@ def test_supervision_of_an_annotation_and_of_a_constant() -> None:
         object=TargetConfig(classes={"high": None}, average=["middle", "high"]),
         scene=TargetConfig(constant=["low", "inside"]),
     )
-    given, constant = bound.targets["object"], bound.targets["scene"]
+    given, constant = bound.supervision["object"], bound.supervision["scene"]
     assert (given.annotation, given.dense, given.evaluate, given.average) == ("given", True, True, (1,))
     assert given.sets.group_of_label.tolist() == [0, 1, IGNORE, IGNORE]
     assert (constant.annotation, constant.dense, constant.evaluate, constant.average) == (None, False, False, None)
@@ -253,7 +253,7 @@ def test_an_auxiliary_task_shares_the_target_of_the_main_one() -> None:
         "auxiliary": Semantic(labels=LEVELS, target="semantic", auxiliary=True),
         "semantic": Semantic(labels=LEVELS),
     }
-    assert set(bind(tasks, semantic=TargetConfig()).targets) == {"semantic"}
+    assert set(bind(tasks, semantic=TargetConfig()).supervision) == {"semantic"}
     with pytest.raises(UserError, match="no task reads target 'auxiliary'; targets: semantic"):
         bind(tasks, auxiliary=TargetConfig())
 
@@ -335,7 +335,7 @@ def test_labels_of_one_source_mean_parts_of_several_objects(tmp_path: Path) -> N
     labels = Facade(root="").labels
     meaning = dict.fromkeys(labels) | {"building": "house/-", "door": "house/door", "window": "house/window"}
     config = SourceConfig(dataset=Facade(root=str(facade(tmp_path))), targets={"part": TargetConfig(classes=meaning)})
-    sets = bind_sources(DataConfig(sources={"fronts": config}), tasks)["fronts"].targets["part"].sets
+    sets = bind_sources(DataConfig(sources={"fronts": config}), tasks)["fronts"].supervision["part"].sets
     assert sets.group_names == ("house/-", "house/door", "house/window")
     assert sets.group_of_label.tolist() == [-1, 0, -1, 1, -1, -1, -1, -1, 2, -1]
 

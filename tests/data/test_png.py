@@ -58,7 +58,7 @@ def test_any_number_of_first_rows(width: int, height: int, seed: int, data: st.D
     file = written(
         [header(width, height), (b"gAMA", b"\0\0\xb1\x8f"), (b"IDAT", packed[:cut]), (b"IDAT", packed[cut:])]
     )
-    png = Png.of(file)
+    png = Png.parse(file)
     assert png is not None and png.is_plain and png.size == (height, width)
     stored = png.stored(rows)
     assert stored is not None
@@ -97,7 +97,7 @@ def test_every_kind_of_pixel_is_stored_as_it_was(mode: str, size: tuple[int, int
     for bits in (1, 2, 4, 8) if mode == "P" else (8,):
         file = io.BytesIO()
         image.save(file, "PNG", pnginfo=said, bits=bits)
-        png = Png.of(file.getvalue())
+        png = Png.parse(file.getvalue())
         stored = None if png is None else png.stored()
         assert stored is not None
         again, before = Image.open(io.BytesIO(stored)), Image.open(file)
@@ -120,7 +120,7 @@ def test_what_might_change_pixels_is_left_to_pillow(chunks: Chunks, tmp_path: Pa
     """Wherever it stands."""
     pixels = (b"IDAT", zlib.compress(rgb(6, 4)))
     for order in ([*chunks, pixels], [pixels, *chunks]):
-        png = Png.of(written([header(6, 4), *order]))
+        png = Png.parse(written([header(6, 4), *order]))
         assert png is not None and not png.is_plain
     (tmp_path / "a.png").write_bytes(written([header(6, 4), *chunks, pixels]))
     assert read_image(tmp_path / "a.png").shape == ((6, 4, 3) if chunks[0][0] == b"eXIf" else (4, 6, 3))
@@ -149,7 +149,7 @@ PLAIN = written([header(6, 4), (b"IDAT", LINES)])
     ],
 )
 def test_other_files_are_none_of_it(file: bytes) -> None:
-    assert Png.of(file) is None
+    assert Png.parse(file) is None
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_other_files_are_none_of_it(file: bytes) -> None:
 )
 def test_damage_is_told_by_pillow(stream: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = written([header(6, 4), (b"IDAT", stream)])
-    png = Png.of(file)
+    png = Png.parse(file)
     assert png is not None and png.stored() is None
     (tmp_path / "a.png").write_bytes(file)
     for read in (read_image, read_mask):
@@ -182,7 +182,7 @@ def test_nobody_hears_of_chunks_without_effect(
     chunks = [(b"IDAT", LINES), *others] if late else [*others, (b"IDAT", LINES)]
     path = tmp_path / "a.png"
     path.write_bytes(written([header(6, 4), *chunks]))
-    png = Png.of(path.read_bytes())
+    png = Png.parse(path.read_bytes())
     assert png is not None and png.is_plain
     np.testing.assert_array_equal(read_image(path), pillow(PLAIN))
     np.testing.assert_array_equal(open_image(path).decode(2)[:2], pillow(PLAIN)[:2])
@@ -235,7 +235,7 @@ def test_a_view_needs_no_row_that_is_not_decoded(
         torch.manual_seed(seed)
         view, cut, padding = augment(watched, maps)
         torch.manual_seed(seed)
-        expected, targets, place = augment(Photograph.of(pixels), maps)
+        expected, targets, place = augment(Photograph.from_pixels(pixels), maps)
         assert torch.equal(view, expected) and padding == place
         assert all(torch.equal(cut[name], targets[name]) for name in maps)
     assert len(asked) == 60

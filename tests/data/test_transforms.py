@@ -30,7 +30,7 @@ STILL: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
 def cutter(**options: Any) -> Callable[[Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor], Padding | None]]:
     """Cuts views from decoded images (3, H, W)."""
     cut = Augment(AugmentConfig(**options))
-    return lambda image, maps: cut(Photograph.of(image.permute(1, 2, 0).numpy()), maps)
+    return lambda image, maps: cut(Photograph.from_pixels(image.permute(1, 2, 0).numpy()), maps)
 
 
 def augment(image: Tensor, mask: Tensor, seed: int = 0, **options: Any) -> tuple[Tensor, Tensor]:
@@ -418,7 +418,7 @@ def test_padding_is_exactly_zero_for_the_network_and_unlabelled() -> None:
     for number in range(4):
         pixels, maps, padding = view(image, {"mask": torch.ones(40, 60, dtype=torch.int64)})
         samples.append(Sample(pixels, maps, "s", str(number), padding))
-    batch = Batch.of(samples)
+    batch = Batch.stack(samples)
     assert (batch.pixels.dtype, batch.image.dtype) == (torch.uint8, torch.float32)
     normal = (batch.image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     inside = batch.targets["mask"] == 1

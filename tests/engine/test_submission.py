@@ -26,7 +26,7 @@ def bound(dataset: Source, task: Task, classes: dict[str, str | list[str] | None
 def written(source: LabelledSource, folder: Path, item: str, groups: list[int]) -> tuple[str, str, list[int]]:
     """Place, mode and values of the map that is written for a row of predicted groups."""
     save = writer(folder, source)
-    save(item, "../object", source.targets["it"], torch.tensor([groups]))
+    save(item, "../object", source.supervision["it"], torch.tensor([groups]))
     (path,) = folder.rglob("*.png")
     with Image.open(path) as image:
         return path.relative_to(folder).as_posix(), image.mode, np.asarray(image)[0].tolist()

@@ -55,7 +55,7 @@ def open_png(path: str | Path, image: Image.Image) -> Png | None:
     if image.format != "PNG":
         return None
     with one_line(path):
-        return Png.of(Path(path).read_bytes())
+        return Png.parse(Path(path).read_bytes())
 
 
 class _Quiet:

@@ -77,29 +77,29 @@ def count_classes(
         limit: Images per source, evenly spaced; all if none.
     """
     names = task.classes.names
-    maps, labels = _Sum(len(names)), _Sum(len(names))
+    maps, images = _Counts(len(names)), _Counts(len(names))
     for source in sources.values():
-        if source.config.train is None or target not in source.targets:
+        if source.config.train is None or target not in source.supervision:
             continue
-        supervision = source.targets[target]
+        supervision = source.supervision[target]
         share = np.zeros((len(supervision.sets.labels), len(names)))
         for label, members in enumerate(supervision.sets.members):
             share[label, list(members)] = 1 / max(len(members), 1)
         items = source.items(source.config.train)
         if limit is not None and limit < len(items):
             items = [items[i * len(items) // limit] for i in range(limit)]
-        into = maps if supervision.dense else labels
+        into = maps if supervision.dense else images
         for item in _shown(items, f"counting {target} in {source.name}"):
-            into.add(_labels(source, item, supervision.annotation, len(share)) @ share)
+            into.add(_count_labels(source, item, supervision.annotation, len(share)) @ share)
     # What an image with one label counts; where a task has no maps, any unit will do.
     unit = maps.pixels.sum() / maps.images if maps.images else 1.0
-    pixels, beside = maps.pixels + unit * labels.pixels, maps.beside + unit * labels.beside
+    pixels, beside = maps.pixels + unit * images.pixels, maps.beside + unit * images.beside
     by_name = [dict(zip(names, values.tolist(), strict=True)) for values in (pixels, beside)]
-    return Frequencies(by_name[0], by_name[1], maps.images + labels.images)
+    return Frequencies(by_name[0], by_name[1], maps.images + images.images)
 
 
-class _Sum:
-    """Counts over images: pixels by class, labelled pixels of the images that show it, images."""
+class _Counts:
+    """Sums over images: pixels of each class, all labelled pixels of the images that show it, images with a label."""
 
     def __init__(self, classes: int) -> None:
         self.pixels, self.beside, self.images = np.zeros(classes), np.zeros(classes), 0
@@ -110,7 +110,7 @@ class _Sum:
         self.images += bool(pixels.any())
 
 
-def _labels(source: LabelledSource, item: Item, annotation: str | None, count: int) -> np.ndarray:
+def _count_labels(source: LabelledSource, item: Item, annotation: str | None, count: int) -> np.ndarray:
     """(count,) int64: pixels of each of the source's labels in an image, or 1 for the one label it has."""
     dataset = source.config.dataset
     value: Any = 0 if annotation is None else item.annotations.get(annotation, IGNORE)

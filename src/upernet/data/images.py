@@ -31,34 +31,42 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph that may not be decoded yet: which rows are wanted is known only when its crop has been chosen.
+    """A photograph that may not be decoded yet: the rows that are needed are known only when its crop is chosen.
 
     Attributes:
         size: Height and width, upright.
-        decode: Number of rows → (H, W, 3) uint8 RGB, of which at least so many, from the top, are the photograph's.
-            Raises `UserError` if the file is found to be damaged so far.
+        decode: From a number of rows, the pixels (H, W, 3) uint8 RGB. At least so many rows from the top are decoded;
+            the others may be black. Raises `UserError` if the file is damaged there.
     """
 
     size: tuple[int, int]
     decode: Callable[[int], np.ndarray]
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> Photograph:
-        """One that is decoded: (H, W, 3) uint8 RGB."""
-        return cls((pixels.shape[0], pixels.shape[1]), partial(_given, pixels))
+    def from_pixels(cls, pixels: np.ndarray) -> Photograph:
+        """A photograph that is decoded already.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+        """
+        return cls((pixels.shape[0], pixels.shape[1]), partial(_decoded_already, pixels))
 
     @property
     def pixels(self) -> np.ndarray:
-        """All of it."""
+        """All pixels, (H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
         return self.decode(self.size[0])
 
 
-def _given(pixels: np.ndarray, rows: int) -> np.ndarray:
+def _decoded_already(pixels: np.ndarray, rows: int) -> np.ndarray:
     return pixels
 
 
 def open_image(path: str | Path) -> Photograph:
-    """Look at a photograph; if it is a plain PNG, its pixels are read later.
+    """Open a photograph. The pixels of a plain PNG are decoded later, those of other files now.
 
     Raises:
         UserError: As `read_image`.
@@ -66,7 +74,7 @@ def open_image(path: str | Path) -> Photograph:
     with open_file(path) as image:
         png = open_png(path, image)
         if png is None or not png.is_plain:
-            return Photograph.of(np.array(to_rgb(image)))
+            return Photograph.from_pixels(np.array(to_rgb(image)))
     return Photograph(png.size, partial(_decode, path, png))
 
 
@@ -75,7 +83,7 @@ def _decode(path: str | Path, png: Png, rows: int) -> np.ndarray:
         stored = png.stored(rows)
         decoded = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
-            with open_file(path) as image:  # tells what is wrong
+            with open_file(path) as image:  # finds out what is wrong
                 return np.array(to_rgb(image))
         if rows == png.size[0]:
             return np.asarray(decoded)

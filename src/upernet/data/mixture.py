@@ -27,11 +27,11 @@ class Supervision:
     """What a source says about one target.
 
     Attributes:
-        annotation: Name of the source's annotation; none if every image has the one label there is.
-        sets: Meaning of its labels in the task's classes.
+        annotation: Name of the source's annotation; none if the same is known of every image, which has label 0 then.
+        sets: The classes that each label of the annotation stands for.
         dense: Whether the annotation is a map.
         evaluate: Whether the source measures the task.
-        average: Groups that enter class means; all if none.
+        average: Ids of the groups that enter class means; all if none.
     """
 
     annotation: str | None
@@ -43,11 +43,17 @@ class Supervision:
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """A source whose labels have been given their meaning for the tasks at hand."""
+    """A source whose labels have been given their meaning for the tasks at hand.
+
+    Attributes:
+        name: Its name in the configuration.
+        config: Its data set, splits and share.
+        supervision: Key of a training target → what the source says about it.
+    """
 
     name: str
     config: SourceConfig
-    targets: dict[str, Supervision]
+    supervision: dict[str, Supervision]
 
     def items(self, split: str) -> list[Item]:
         """Images of a split.
@@ -61,11 +67,19 @@ class LabelledSource:
             raise UserError(f"source {self.name!r}: {error}") from error
 
     def sample(self, item: Item, augment: Augment | None = None) -> Sample:
-        """Read one image and turn its annotations into targets."""
+        """Read one image and its annotations.
+
+        Args:
+            item: The image.
+            augment: Random geometry and colour; the whole image as it is if none.
+
+        Raises:
+            WorkError: If a file cannot be read; the line names the source.
+        """
         try:
             image, annotations = self.config.dataset.read(item)
-            photograph = image if isinstance(image, Photograph) else Photograph.of(image)
-            values = {name: _ids(value) for name, value in annotations.items()}
+            photograph = image if isinstance(image, Photograph) else Photograph.from_pixels(image)
+            values = {name: _label_ids(value) for name, value in annotations.items()}
             if augment is None:
                 view, padding = torch.from_numpy(photograph.pixels).permute(2, 0, 1), None
             else:
@@ -74,14 +88,14 @@ class LabelledSource:
         except UserError as error:
             raise WorkError(f"source {self.name!r}: {error}") from error
         targets = {
-            key: torch.tensor(0) if t.annotation is None else values[t.annotation].long()
-            for key, t in self.targets.items()
-            if t.annotation is None or t.annotation in values
+            key: torch.tensor(0) if s.annotation is None else values[s.annotation].long()
+            for key, s in self.supervision.items()
+            if s.annotation is None or s.annotation in values
         }
         return Sample(view, targets, self.name, item.id, padding)
 
 
-def _labelled(source: LabelledSource) -> list[Item]:
+def _training_items(source: LabelledSource) -> list[Item]:
     """Images of the training split.
 
     Raises:
@@ -89,15 +103,16 @@ def _labelled(source: LabelledSource) -> list[Item]:
     """
     split = str(source.config.train)
     items = source.items(split)
-    for key, target in source.targets.items():
-        if target.annotation is not None and not any(target.annotation in item.annotations for item in items):
-            said = f"no image of split {split!r} has annotation {target.annotation!r}, which target {key!r} learns from"
+    for key, supervision in source.supervision.items():
+        name = supervision.annotation
+        if name is not None and not any(name in item.annotations for item in items):
+            said = f"no image of split {split!r} has annotation {name!r}, which target {key!r} learns from"
             raise UserError(f"source {source.name!r}: {said}; name another split in data.sources.{source.name}.train")
     return items
 
 
-def _ids(value: Any) -> Tensor:
-    """Label ids, int64; narrower maps, as files are read, stay so until they have been cut."""
+def _label_ids(value: Any) -> Tensor:
+    """Label ids as int64, or as int16 or int32 if they are: maps stay as narrow as they are read until they are cut."""
     ids = torch.as_tensor(value)
     return ids if ids.dtype in (torch.int16, torch.int32) else ids.long()
 
@@ -115,19 +130,19 @@ def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, Lab
             raise UserError(f"task {name!r} shares target {task.target!r} with another task but not its classes")
     bound = {}
     for name, source in config.sources.items():
-        targets = {}
+        supervision = {}
         for key, target in source.targets.items():
             if key not in readers:
                 raise UserError(f"source {name!r}: no task reads target {key!r}; targets: {', '.join(readers)}")
             try:
-                targets[key] = _supervision(source, target, readers[key])
+                supervision[key] = _supervise(source, target, readers[key])
             except UserError as error:
                 raise UserError(f"source {name!r}, target {key!r}: {error}") from error
-        bound[name] = LabelledSource(name, source, targets)
+        bound[name] = LabelledSource(name, source, supervision)
     return bound
 
 
-def _supervision(source: SourceConfig, target: TargetConfig, task: Task) -> Supervision:
+def _supervise(source: SourceConfig, target: TargetConfig, task: Task) -> Supervision:
     if target.constant:
         sets = ClassSets.of(["every image"], task.classes, {"every image": target.constant})
         return Supervision(None, sets, dense=False, evaluate=False, average=None)
@@ -176,7 +191,7 @@ class SourceMixture(Dataset[Batch | UserError]):
         self.sources = [s for s in sources if s.config.train is not None]
         if not self.sources:
             raise UserError("no source to train on; name a split in data.sources.<name>.train")
-        self.items = [_labelled(s) for s in self.sources]
+        self.items = [_training_items(s) for s in self.sources]
         self.batches = [s.config.batch or data.batch for s in self.sources]
         self.augments = [Augment(s.config.augment or data.augment) for s in self.sources]
         self.seed, self.rank, self.world = seed, rank, world
@@ -219,7 +234,7 @@ class SourceMixture(Dataset[Batch | UserError]):
                 item = items[order[position % len(items)]]
                 samples.append(self.sources[number].sample(item, self.augments[number]))
         # Of every target of the source, whether or not a sample has it: processes must compute the same branches.
-        return Batch.of(samples, {key: t.dense for key, t in self.sources[number].targets.items()})
+        return Batch.stack(samples, {key: s.dense for key, s in self.sources[number].supervision.items()})
 
 
 @lru_cache(maxsize=64)

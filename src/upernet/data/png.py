@@ -43,8 +43,8 @@ class Png:
         self._before, self._after = ([], []) if self.is_plain else (before, after)
 
     @classmethod
-    def of(cls, file: bytes) -> Png | None:
-        """A file's content; nothing if it is no such PNG."""
+    def parse(cls, file: bytes) -> Png | None:
+        """The PNG that a file's content is; none if it is no PNG, damaged, interlaced or animated."""
         chunks = _chunks(file)
         kinds = [kind for kind, _ in chunks]
         if b"IDAT" not in kinds or kinds[0] != b"IHDR" or len(chunks[0][1]) != 13:

@@ -13,7 +13,7 @@ from upernet.labels import IGNORE
 
 @dataclass(frozen=True)
 class Padding:
-    """What lies beside an image at the upper left of its crop, in a colour that bytes may not express.
+    """The part of a crop that an image at its upper left does not cover, and its colour, which bytes may not express.
 
     Attributes:
         height: Rows of the image itself; those below are padding.
@@ -36,7 +36,7 @@ class Sample:
             unlabelled. A task the source says nothing about has no key.
         source: Name of the source.
         id: Name of the image within the source.
-        padding: Which pixels of the image are not, if a colour of their own awaits them.
+        padding: The part of `image` that lies beyond the picture and gets a colour of its own; none if there is none.
     """
 
     image: Tensor
@@ -48,16 +48,16 @@ class Sample:
 
 @dataclass
 class Batch:
-    """Samples of one source, of one size.
+    """Samples of one source and one size.
 
-    Images travel as bytes, and become floating point where they are used.
+    Images are kept as bytes, which are a quarter of the size; `image` makes floating point numbers of them.
 
     Attributes:
         pixels: (B, 3, H, W) uint8, RGB.
         targets: Task target → (B, H, W) or (B,) int64.
         source: Name of the source.
         ids: B names of images.
-        paddings: B paddings, or none.
+        paddings: The `padding` of each sample.
     """
 
     pixels: Tensor
@@ -68,7 +68,7 @@ class Batch:
 
     @property
     def image(self) -> Tensor:
-        """(B, 3, H, W) float32 in [0, 1], RGB, padding in exactly its colour; made anew each time."""
+        """(B, 3, H, W) float32 in [0, 1], RGB, with padding in exactly its colour; computed at each use."""
         image = self.pixels.float().div_(255)
         colours = {p.colour for p in self.paddings if p is not None}
         known = {c: torch.tensor(c, device=image.device)[:, None, None] for c in colours}
@@ -80,12 +80,12 @@ class Batch:
         return image
 
     @classmethod
-    def of(cls, samples: list[Sample], dense: Mapping[str, bool] | None = None) -> Batch:
+    def stack(cls, samples: list[Sample], dense: Mapping[str, bool] | None = None) -> Batch:
         """Stack samples of one source and size; targets that a sample lacks are `IGNORE`.
 
         Args:
             samples: At least one.
-            dense: Targets that the batch shall have in any case, and whether they are maps.
+            dense: Targets that the batch has even if no sample has them → whether they are maps.
         """
         pixels = torch.stack([s.image for s in samples])
         shapes = {key: pixels.shape[-2:] if is_map else () for key, is_map in (dense or {}).items()}

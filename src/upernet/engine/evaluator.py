@@ -128,7 +128,7 @@ def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sampl
 
 def measured_targets(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Supervision]:
     """Task → what the source says about it, for the tasks that the source measures."""
-    found = {name: source.targets.get(task.target or name) for name, task in tasks.items() if not task.auxiliary}
+    found = {name: source.supervision.get(task.target or name) for name, task in tasks.items() if not task.auxiliary}
     return {name: target for name, target in found.items() if target is not None and target.evaluate}
 
 

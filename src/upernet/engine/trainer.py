@@ -104,16 +104,16 @@ class Trainer:
         """
         keys = {name: task.target or name for name, task in self.tasks.items() if self._is_trained(name)}
         training = [source for source in self.sources.values() if source.config.train is not None]
-        labelled = {key for source in training for key in source.targets}
+        labelled = {key for source in training for key in source.supervision}
         unlabelled = [name for name, key in keys.items() if key not in labelled]
         if unlabelled and self.run.init is None:
             raise UserError(f"task {unlabelled[0]!r}: no source trains it; give one a target, or start from a run.init")
-        return [source for source in training if source.targets.keys() & set(keys.values())]
+        return [source for source in training if source.supervision.keys() & set(keys.values())]
 
     def _may_skip_parameters(self) -> bool:
         """Whether a step may leave parameters unused: heads of other tasks, decoder levels that no head reads."""
         tasks_by_source = [
-            {n for n, t in self.tasks.items() if (t.target or n) in s.targets} for s in self._training_sources()
+            {n for n, t in self.tasks.items() if (t.target or n) in s.supervision} for s in self._training_sources()
         ]
         whole = any(task.level == "fused" and not task.detach for task in self.tasks.values())
         return not whole or any(names != set(self.tasks) for names in tasks_by_source)
@@ -291,7 +291,7 @@ class Trainer:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of every task whose target is in the batch; no other branch is computed."""
-        supervision = self.sources[batch.source].targets
+        supervision = self.sources[batch.source].supervision
         present = [n for n, task in self.tasks.items() if (task.target or n) in batch.targets and self._is_trained(n)]
         logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
         losses = {}
