@@ -283,6 +283,24 @@ def test_what_a_strangers_items_raise_is_a_fault(tmp_path: Path) -> None:
     assert fault == Fault(Kind.LISTING, tmp_path, "no rows for split 'val'", "valid: train")
 
 
+@dataclass(kw_only=True)
+class Even(ImageMaskFolder):
+    """Every other image of a folder."""
+
+    def items(self, split: str) -> list[Item]:
+        return super().items(split)[::2]
+
+
+def test_a_subclass_may_choose_among_the_images(town: Path) -> None:
+    save_mask(town / "annotations/train/train_1.png", 9)
+    save_mask(town / "annotations/train/train_2.png", 9)
+    source = Even(root=str(town), labels=LABELS)
+    assert [item.id for item in source.listing("train").checked()] == [f"train_{i}" for i in range(0, 10, 2)]
+    assert kinds_and_files(source) == [(Kind.LABEL, "train_2.png")]
+    (town / "annotations/train/train_3.png").unlink()
+    assert kinds_and_files(source) == [(Kind.LISTING, "train_3.png")]
+
+
 def test_a_strangers_empty_split_is_told(tmp_path: Path) -> None:
     source = strangers(tmp_path)
     assert [str(fault) for fault in source.faults("train")] == [

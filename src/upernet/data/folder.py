@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from upernet.data.faults import Fault, Kind
+from upernet.data.folder_source import FolderSource
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
 from upernet.data.search import image_files, read_lines
-from upernet.data.source import FolderSource
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 
@@ -44,7 +44,7 @@ class ImageMaskFolder(FolderSource):
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(self.labels) or read_label_names(self.folder), dense=True)}
 
-    def listing(self, split: str) -> Listing:
+    def list_split(self, split: str) -> Listing:
         images = self.folder / fill_pattern("images", self.images, split)
         masks = self.folder / fill_pattern("masks", self.masks, split)
         items = []
@@ -141,7 +141,7 @@ class ClassFolder(FolderSource):
             raise UserError(f"{self.folder}: no class folders; {type(self).__name__} expects there {self.layout}")
         return {"label": Annotation(tuple(names), dense=False)}
 
-    def listing(self, split: str) -> Listing:
+    def list_split(self, split: str) -> Listing:
         base = self.folder / fill_pattern("images", self.images, split)
         if self.lists is None:
             paths = image_files(base)

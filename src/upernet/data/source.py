@@ -19,7 +19,7 @@ from upernet.data.faults import Fault, FaultError, Kind
 from upernet.data.images import Photograph, open_image
 from upernet.data.items import Annotation, Item, Listing, duplicates, lone_masks, missing_files, unknown_labels
 from upernet.data.masks import read_mask
-from upernet.data.search import nearby_folders, subfolders
+from upernet.data.search import nearby_folders
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 from upernet.plain import Configurable
@@ -49,7 +49,7 @@ class Source(Configurable, ABC):
     folder may hold anything."""
 
     @property
-    def _place(self) -> Path:
+    def _path(self) -> Path:
         """The folder, whether or not it is there."""
         return Path(os.path.expanduser(os.path.expandvars(self.root)))
 
@@ -61,7 +61,7 @@ class Source(Configurable, ABC):
             UserError: If an environment variable in `root` is not set, the folder does not exist or, by its
                 `subfolders`, is another one; the line names the right one where it lies close by.
         """
-        folder = self._place
+        folder = self._path
         if "$" in str(folder):
             raise UserError(f"{self.root}: an environment variable is not set; for example export UPERNET_DATA=/data")
         if not folder.is_dir():
@@ -115,9 +115,9 @@ class Source(Configurable, ABC):
             remedy: What to do about a missing label map; if empty, what the folder should hold.
         """
         if not items:
-            fault = Fault(Kind.EMPTY, self._place, f"no images in split {split!r}", self.expectation)
+            fault = Fault(Kind.EMPTY, self._path, f"no images in split {split!r}", self.expectation)
             return Listing(split, items, [fault])
-        expected = f"in {self._place}, {self.expectation}"
+        expected = f"in {self._path}, {self.expectation}"
         labelled = [item for item in items if len(item.masks) < len(item.annotations)]
         faults = [
             *missing_files(items, expected, remedy),
@@ -141,7 +141,7 @@ class Source(Configurable, ABC):
             _ = self.annotations  # their names may have to be read
             listing = self.listing(split)
         except UserError as error:
-            yield Fault.from_error(Kind.LISTING, error, self._place)
+            yield Fault.from_error(Kind.LISTING, error, self._path)
             return
         yield from listing.faults
         missing = {f.file for f in listing.faults if f.kind in (Kind.MISSING_IMAGE, Kind.MISSING_MASK)}
@@ -235,6 +235,7 @@ class Source(Configurable, ABC):
         return read_mask(path)
 
     def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a `read_mask` that takes no annotation where it is defined, not in the middle of a run."""
         super().__init_subclass__(**options)
         try:
             inspect.signature(cls.read_mask).bind("self", "path", "annotation")
@@ -267,33 +268,6 @@ class Source(Configurable, ABC):
             UserError: If the image has no name by which the benchmark knows it.
         """
         return "/".join(path_parts(item)) + ".png"
-
-    def find(self, subfolder: str, *endings: str) -> list[Path]:
-        """Files below a sub-folder whose names end so, sorted by path, hidden ones left out.
-
-        Raises:
-            UserError: If the sub-folder is missing or holds none.
-        """
-        folder = self.folder / subfolder
-        found = sorted(p for p in folder.rglob("*") if p.name.endswith(endings) and not p.name.startswith("."))
-        if not found:
-            fault = f"no file in it ends {' or '.join(endings)}"
-            if not folder.is_dir():
-                others = ", ".join(p.name for p in subfolders(folder.parent))
-                fault = "no such folder" + (f" (there are {others})" if others else "")
-            raise UserError(f"{folder}: {fault}; in {self.folder}, {self.expectation}")
-        return found
-
-
-@dataclass(kw_only=True)
-class FolderSource(Source):
-    """A source whose images and label maps are found by their names below its folder."""
-
-    def items(self, split: str) -> list[Item]:
-        return self.listing(split).checked()
-
-    @abstractmethod
-    def listing(self, split: str) -> Listing: ...
 
 
 def path_parts(item: str) -> list[str]:

@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from upernet.data.faults import Fault, FaultError, Kind
+from upernet.data.folder_source import FolderSource
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import FolderSource, path_parts
+from upernet.data.source import path_parts
 
 FOLDERS = {"train": "training", "val": "validation"}
 # fmt: off
@@ -82,7 +83,7 @@ class ADE20K(FolderSource):
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(CLASSES), dense=True)}
 
-    def listing(self, split: str) -> Listing:
+    def list_split(self, split: str) -> Listing:
         name = FOLDERS.get(split, split)
         masks = self.folder / "annotations" / name
         images = self.find(f"images/{name}", ".jpg")

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from upernet.data.folder_source import FolderSource
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import FolderSource
 from upernet.labels import IGNORE
 
 CLASSES = {
@@ -58,7 +58,7 @@ class CamVid(FolderSource):
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(CLASSES), dense=True)}
 
-    def listing(self, split: str) -> Listing:
+    def list_split(self, split: str) -> Listing:
         sorted_by_kind = (self.folder / "images").is_dir()
         images, masks = (f"images/{split}", f"annotations/{split}") if sorted_by_kind else (split, f"{split}annot")
         folder = self.folder / masks

@@ -11,9 +11,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from upernet.data.folder_source import FolderSource
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
-from upernet.data.source import FolderSource
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 
@@ -109,7 +109,7 @@ class Cityscapes(FolderSource):
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(tuple(self.classes), dense=True)}
 
-    def listing(self, split: str) -> Listing:
+    def list_split(self, split: str) -> Listing:
         items, remedy = [], ""
         for image in self.find(f"leftImg8bit/{split}", IMAGE):
             stem = image.name.removesuffix(IMAGE)

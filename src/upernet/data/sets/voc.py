@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from upernet.data.folder_source import FolderSource
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
 from upernet.data.search import read_lines
-from upernet.data.source import FolderSource
 from upernet.errors import UserError
 from upernet.labels import IGNORE
 
@@ -73,7 +73,7 @@ class VOC(FolderSource):
     def annotations(self) -> dict[str, Annotation]:
         return {"mask": Annotation(NAMES, dense=True)}
 
-    def listing(self, split: str) -> Listing:
+    def list_split(self, split: str) -> Listing:
         remedy = f"run: upernet prepare voc_aug {self.folder}"
         if split == "aug":
             return self.examine(split, self._pair(self._aug(), self.aug_masks), remedy=remedy)
