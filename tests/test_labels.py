@@ -38,6 +38,7 @@ def test_colours_are_read() -> None:
     [
         (["a", "b", "a"], "class 'a' is named twice"),
         ([], "at least one name"),
+        ("voc", r"'voc' is no table of classes; valid: for example \['sky', 'car'\]"),
         ({"sky": "blue"}, "class 'sky': 'blue' is no colour; write it like '#4682b4'"),
         ({"sky": "#12345"}, "'#12345' is no colour"),
         ({"sky": "x#4682b4"}, "'x#4682b4' is no colour"),

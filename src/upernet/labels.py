@@ -40,8 +40,10 @@ class Labels:
         """A table from names alone (colours are made), or from a mapping name → `"#rrggbb"`.
 
         Raises:
-            UserError: If there is no name, a name is repeated, or a colour is none.
+            UserError: If there is no name, a name is repeated, or a colour is none; or if `spec` is one text.
         """
+        if isinstance(spec, str):
+            raise UserError(f"{spec!r} is no table of classes; valid: for example ['sky', 'car']")
         names = tuple(str(name) for name in spec)
         repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
