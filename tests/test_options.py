@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -258,3 +259,33 @@ def test_a_class_named_among_free_values_is_not_built(tmp_path: Path) -> None:
 def test_an_option_that_is_close_to_one_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = told(capsys, "train", "--config", config, "--optm.lr", "1")
     assert "unrecognized arguments: --optm.lr 1; did you mean optim.lr or " in line
+
+
+@pytest.mark.parametrize("words", [[], ["--tasks.p.class_path", "my_own_project.Place"]], ids=["file", "option"])
+def test_a_module_in_the_working_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    (tmp_path / "my_own_project.py").write_text("from upernet.tasks import Scene\n\n\nclass Place(Scene):\n    pass\n")
+    named = "upernet.tasks.Scene" if words else "my_own_project.Place"
+    (tmp_path / "mine.yaml").write_text(
+        f"tasks: {{p: {{class_path: {named}, init_args: {{labels: [x]}}}}}}\ndata: {{}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_own_project", raising=False)
+    task = read_options("train", ["--config", "mine.yaml", *words])["tasks"]["p"]
+    assert type(task).__name__ == "Place"
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_words_that_name_no_class_leave_the_module_path_alone(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dill.py").write_text("raise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+    before = [*sys.path]
+    read_options(
+        "train", ["--config", str(config), "--run.out", "dill.out", "--tasks.object.init_args.target", "dill.x"]
+    )
+    read_options("predict", ["dill.jpg", "--model", "dill.model", "--out", "dill"])
+    assert sys.path == before

@@ -7,7 +7,6 @@ prediction = parser("photo.jpg")
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
     from upernet.parse.parser import load as load
     from upernet.parse.prediction import Prediction as Prediction
 
-__version__ = version("upernet")
+    __version__: str
 
-# Loaded on first use: the command line asks for its version and help without importing torch.
+# Loaded on first use: the command line asks for its version and help without importing torch. The version too: until
+# `__main__` runs, `python -m` lets files in the working folder pass for modules that are imported here.
 _HOMES = {
     "IGNORE": "upernet.labels",
     "Parser": "upernet.parse.parser",
@@ -38,6 +38,10 @@ __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("upernet")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -235,7 +235,7 @@ def test_objects_in_lists_mappings_and_unions_are_built() -> None:
     ("spec", "message"),
     [
         (None, "here: expected class_path: package.module.Class, found null"),
-        ({}, "here: expected class_path: package.module.Class, found null"),
+        ({}, "here: expected class_path: package.module.Class, found {}"),
         ({"class_path": "Scene"}, "here: expected class_path"),
         ({"class_path": 3}, "here: expected class_path: package.module.Class, found 3"),
         ({"class_path": ".Scene"}, "here: expected class_path"),

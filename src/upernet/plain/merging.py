@@ -47,4 +47,4 @@ def _merge_objects(base: type, old: dict[str, Any], new: dict[str, Any], key: st
     if path != old.get("class_path"):
         known = settable_fields(find_class(base, path, key))
         kept = {name: value for name, value in kept.items() if name in known}
-    return {"class_path": path, "init_args": kept | (new.get("init_args") or {})}
+    return old | new | {"init_args": kept | (new.get("init_args") or {})}

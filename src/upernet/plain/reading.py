@@ -108,13 +108,13 @@ class _Reader:
         return {name: self.read(of_value, v, f"{key}.{name}") for name, v in value.items()}
 
     def _configurable(self, base: type, value: Any, key: str) -> Any:
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            _check_keys(value, ("class_path", "init_args"), base.__name__, key)
+            if "class_path" not in value and not self.build:
+                return value  # an earlier file names the class
+        if not (isinstance(value, dict) and "class_path" in value):
             raise UserError(f"{key}: expected class_path: package.module.Class, found {shown(value)}")
-        _check_keys(value, ("class_path", "init_args"), base.__name__, key)
-        init_args = value.get("init_args")
-        if "class_path" not in value and not self.build:
-            return value  # an earlier file names the class
-        kind = find_class(base, value.get("class_path"), key)
+        kind, init_args = find_class(base, value["class_path"], key), value.get("init_args")
         return self._dataclass(kind, {} if init_args is None else init_args, key)
 
     def _dataclass(self, kind: type, values: Any, key: str) -> Any:
