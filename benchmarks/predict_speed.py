@@ -21,7 +21,7 @@ from PIL import Image
 
 import upernet
 from upernet.inference.views import network_input
-from upernet.parse.parser import to_picture
+from upernet.parse.pictures import to_picture
 
 PHOTO = Path(__file__).parent.parent / "docs" / "images" / "chelsea.png"
 

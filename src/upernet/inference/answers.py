@@ -73,11 +73,11 @@ class Answers:
     """
 
     def __init__(self, views: Sequence[View], tasks: Mapping[str, Task]) -> None:
-        """Decode what the network said.
+        """Take what the network said; nothing is decoded yet.
 
         Args:
             views: From `run_network`, with logits of every task.
-            tasks: By name, in any order; each finds those it needs among them.
+            tasks: By name, in any order.
 
         Raises:
             UserError: If tasks need one another in a circle.

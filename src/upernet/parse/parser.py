@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -13,16 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from upernet.config import InferenceConfig
-from upernet.data.images import read_image, to_rgb
+from upernet.contract import Task
 from upernet.device import find_device, is_out_of_memory
 from upernet.errors import UserError
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE, Labels
+from upernet.parse.pictures import Picture, in_batches
 from upernet.parse.prediction import Prediction, Ranking
-
-if TYPE_CHECKING:
-    from upernet.tasks import Task
 
 
 class Parser:
@@ -67,12 +65,11 @@ class Parser:
         Raises:
             UserError: If there is no such device, or the network is no module of PyTorch and runs elsewhere.
         """
-        found = find_device(device)
         if isinstance(self.model, nn.Module):
-            self.model.to(found)
-        elif found != self.device:
-            raise UserError(f"device '{found}': {self.name} cannot be moved; valid: {self.device}")
-        self.device = found
+            self.device = find_device(device)
+            self.model.to(self.device)
+        elif str(device) != "auto" and find_device(device) != self.device:
+            raise UserError(f"device {str(device)!r}: {self.name} cannot be moved; valid: auto, {self.device}")
         return self
 
     @overload
@@ -110,10 +107,10 @@ class Parser:
         if batch < 1:
             raise UserError(f"batch {batch} is too small; valid: 1 or more, such as 8")
         if isinstance(image, (list, tuple)) or (isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4):
-            return [one for pictures in _batches(image, batch) for one in self._parse(pictures, scores, top)]
-        return self._parse([_Picture.of(image)], scores, top)[0]
+            return [one for pictures in in_batches(image, batch) for one in self._parse(pictures, scores, top)]
+        return self._parse([Picture.of(image)], scores, top)[0]
 
-    def _parse(self, pictures: Sequence[_Picture], scores: bool, top: int) -> list[Prediction]:
+    def _parse(self, pictures: Sequence[Picture], scores: bool, top: int) -> list[Prediction]:
         """Predictions of pictures of equal size and type.
 
         Raises:
@@ -124,17 +121,18 @@ class Parser:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            name, count = pictures[0].name or "image", len(pictures)
-            size = f"{pictures[0].pixels.shape[2]}×{pictures[0].pixels.shape[1]} pixels"
-            what, remedy = (
-                (f"{size} do", "image") if count == 1 else (f"a batch of {count} images of {size} does", "batch")
-            )
-            raise UserError(
-                f"{name}: {what} not fit into the memory of {self.device.type}; try a smaller {remedy}"
-            ) from None
+            _, height, width = pictures[0].pixels.shape
+            name, count, memory = pictures[0].name or "image", len(pictures), f"the memory of {self.device.type}"
+            if count == 1:
+                said = f"{width}×{height} pixels do not fit into {memory}; try a smaller image"
+            else:
+                said = (
+                    f"{count} images of {width}×{height} pixels do not fit into {memory} at once; try a smaller batch"
+                )
+            raise UserError(f"{name}: {said}") from None
 
     @torch.inference_mode()
-    def _predict(self, pictures: Sequence[_Picture], scores: bool, top: int) -> list[Prediction]:
+    def _predict(self, pictures: Sequence[Picture], scores: bool, top: int) -> list[Prediction]:
         pixels = [picture.pixels for picture in pictures]
         images = pixels[0][None] if len(pixels) == 1 else torch.stack(pixels)
         inference = replace(self.inference, resize_twice=False)
@@ -169,7 +167,7 @@ class Parser:
         kept: list[dict[str, np.ndarray]] = [{} for _ in images]
         if scores:
             for own in kept:
-                own |= {n: np.empty((len(self.labels[n]), *size), np.float16) for n in answers.maps}
+                own.update({n: np.empty((len(self.labels[n]), *size), np.float16) for n in answers.maps})
             for n in answers.image_level:
                 for own, probabilities in zip(kept, answers.probabilities(n).float().cpu().numpy(), strict=True):
                     own[n] = probabilities
@@ -181,38 +179,6 @@ class Parser:
                 for own, rows in zip(kept, tile.half().cpu().numpy(), strict=True):
                     own[n][:, band.start : band.stop] = rows
         return maps, kept
-
-
-class _Picture(NamedTuple):
-    """An image as `to_picture` gives it, and the file that it came from, empty if it came from memory."""
-
-    pixels: Tensor
-    name: str
-
-    @classmethod
-    def of(cls, image: Any) -> _Picture:
-        name = str(image) if isinstance(image, (str, Path)) else str(getattr(image, "filename", ""))
-        return cls(to_picture(image), name)
-
-
-def _batches(images: Iterable[Any], most: int) -> Iterator[list[_Picture]]:
-    """Pictures in their order, read when they are needed: neighbours of equal size and type together, up to `most`."""
-    waiting: list[_Picture] = []
-    for image in images:
-        picture = _Picture.of(image)
-        if waiting and _kind(picture) != _kind(waiting[0]):
-            yield waiting
-            waiting = []
-        waiting.append(picture)
-        if len(waiting) == most:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
-
-
-def _kind(picture: _Picture) -> tuple[Any, ...]:
-    return picture.pixels.shape, picture.pixels.dtype, picture.pixels.device
 
 
 def load(
@@ -240,47 +206,6 @@ def load(
     network, tasks, inference = load_model(model, trust, mirror)
     name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(one) for one in model)
     return Parser(network, tasks, inference, name).to(found)
-
-
-def to_picture(image: Any) -> Tensor:
-    """Any one image as `Parser` takes it, as (3, H, W) RGB in [0, 255]: uint8, or float32 if it came as floats.
-
-    Raises:
-        UserError: If the image cannot be read, or its shape, type or values are none that `Parser` takes.
-    """
-    if isinstance(image, (str, Path)):
-        image = read_image(image)
-    elif isinstance(image, Image.Image):
-        image = np.array(to_rgb(image))
-    if isinstance(image, np.ndarray):
-        kind, valid, shape = "array", "(H, W, 3), (H, W), or (B, H, W, 3) for several", image.shape
-        if image.ndim == 2:
-            image = image[..., None]
-        if image.ndim == 3:
-            image = image.transpose(2, 0, 1)
-        floating = np.issubdtype(image.dtype, np.floating)
-        if floating or image.dtype == np.uint8:
-            # A copy: torch takes neither read-only memory nor negative strides nor foreign byte order.
-            image = torch.from_numpy(np.array(image, dtype=np.float32 if floating else np.uint8, order="C"))
-    elif isinstance(image, Tensor):
-        kind, valid, shape = "tensor", "(3, H, W), (1, H, W), or (B, 3, H, W) for several", tuple(image.shape)
-    else:
-        raise UserError(
-            f"image of type {type(image).__name__}; valid: path, PIL image, (H, W, 3) array, (3, H, W) tensor"
-        )
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
-        raise UserError(f"{kind} of shape {tuple(shape)}; valid: {valid}")
-    if not isinstance(image, Tensor) or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise UserError(f"{kind} of {str(image.dtype).removeprefix('torch.')}; valid: uint8, or float in [0, 1]")
-    if image.is_floating_point():
-        image = image.detach().float()
-        low, high = image.min().item(), image.max().item()
-        # Resampling overshoots by a hair; anything more is another range. NaN fails as well.
-        if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise UserError(f"{kind} of floats from {low:g} to {high:g}; valid: [0, 1], or uint8")
-        image = image.clamp(0, 1) * 255
-    rgb: Tensor = image.expand(3, -1, -1)
-    return rgb
 
 
 def _rank(probabilities: Tensor, labels: Labels, top: int) -> Ranking:
