@@ -84,9 +84,10 @@ class Answers:
         """
         self.tasks = order_tasks(tasks)
         self._views = views
-        self._first = {name: views[0].logits[name][0] for name in self.tasks}
-        self.maps = [name for name, logits in self._first.items() if logits.ndim == 4]
-        self.image_level = [name for name, logits in self._first.items() if logits.ndim == 2]
+        # Of one window: all others have its batch, classes and device.
+        self._sample = {name: views[0].logits[name][0] for name in self.tasks}
+        self.maps = [name for name, logits in self._sample.items() if logits.ndim == 4]
+        self.image_level = [name for name, logits in self._sample.items() if logits.ndim == 2]
 
     # --- of images as a whole -----------------------------------------------------------------------------------------
 
@@ -163,12 +164,12 @@ class Answers:
         if not maps:
             return
         height, width = size
-        # On the way through the input's size a band has that many rows and columns.
+        # Where logits go through the input's size, a band has as many values there: its share of that size's pixels.
         longer = [v for v in self._views if v.via_input_size]
         across = max([width, *(-(-v.size[0] * v.size[1] // height) for v in longer)])
-        first = self._first[maps[0]]
-        budget = BAND if first.device.type == "cpu" else BAND * GPU_BANDS
-        rows = max(1, budget // (len(first) * across * max(self._first[name].shape[1] for name in maps)))
+        count, device = len(self._sample[maps[0]]), self._sample[maps[0]].device
+        budget = BAND if device.type == "cpu" else BAND * GPU_BANDS
+        rows = max(1, budget // (count * across * max(self._sample[name].shape[1] for name in maps)))
         for start in range(0, height, rows):
             yield start, min(start + rows, height)
 
