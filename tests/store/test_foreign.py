@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_files import RESNET, SWIN, network, same, toolbox
+from foreign_files import RESNET, SWIN, network, same, toolbox, toolbox_file
 
 import upernet
 from upernet.config import InferenceConfig, ModelConfig
 from upernet.errors import UserError, WorkError
+from upernet.model import UPerNet
 from upernet.store.dialects import mmseg
 from upernet.store.foreign import read_foreign, write_foreign
 
@@ -116,3 +117,29 @@ def test_aliases_and_what_acts_in_training_only_are_written(
     x = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(model(x)["semantic"], again(x)["semantic"])
+
+
+def test_a_file_called_like_a_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "model = dict(test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(99, 99)), "
+        "decode_head=dict(pool_scales=(1, 2)))"
+    )
+    monkeypatch.chdir(tmp_path)
+    toolbox_file(Path("inference"), toolbox("plain"), text)
+    with pytest.raises(UserError, match=r"^inference: inference\.stride: "):
+        upernet.load("inference")
+
+
+def test_a_network_is_planned_once_and_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = toolbox_file(tmp_path / "old.pth", toolbox("plain"), "model = dict(decode_head=dict(pool_scales=(1, 2)))")
+    built = []
+    monkeypatch.setattr("upernet.model.build.UPerNet", lambda *args: built.append(UPerNet(*args)) or built[-1])
+    upernet.load(path)
+    assert [next(model.parameters()).is_meta for model in built] == [True, False]
+
+
+def test_a_foreign_model_parses(tmp_path: Path) -> None:
+    text = "model = dict(decode_head=dict(pool_scales=(1, 2)))"
+    path = toolbox_file(tmp_path / "old.pth", toolbox("plain"), text)
+    prediction = upernet.load(path)(torch.rand(3, 70, 50))
+    assert prediction["semantic"].shape == (70, 50)
