@@ -6,8 +6,8 @@ In an environment that holds this package beside `mmsegmentation mmcv-lite==2.1.
 an R-50 layout of an eighth of the width, with new weights, both heads, SGD and the rates of the published recipes;
 crops are made up. Three comparisons:
 
-- each step from the same state: before every step of MMSegmentation's run its weights, statistics and momentum are
-  brought over, both take the step, and losses, weights and statistics after it are compared;
+- each step from the same state, in float32 and in float64: before every step of MMSegmentation's run its weights,
+  statistics and momentum are brought over, both take the step, and losses, weights and statistics are compared;
 - free runs in float64, which differ only in the order of sums;
 - free runs in float32, beside MMSegmentation's own with inputs changed by 1e-7: how far the run itself can be repeated.
 """
@@ -96,9 +96,11 @@ def own_step(network: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
         target, logits, losses = labels.masked_fill(labels == 255, IGNORE), network(x, list(tasks)), []
         for name, task in tasks.items():
             z = F.interpolate(logits[name], labels.shape[1:], mode="bilinear", align_corners=False)
-            losses.append(
-                weights[name] * task.loss(z, target, ClassSets.of(list(task.classes.names), task.classes, {}))
-            )
+            if z.dtype == torch.float64:  # a task's loss is float32, whatever it is of
+                loss = F.cross_entropy(z, target, ignore_index=IGNORE, reduction="none").mean()
+            else:
+                loss = task.loss(z, target, ClassSets.of(list(task.classes.names), task.classes, {}))
+            losses.append(weights[name] * loss)
         return _update(optimizer, losses, lr)
 
     return step
@@ -173,18 +175,18 @@ def relative(ours: list[float], theirs: list[float]) -> float:
 
 
 def from_the_same_state(
-    steps: int, images: int, side: int
+    steps: int, images: int, side: int, kind: torch.dtype = torch.float32
 ) -> tuple[list[float], list[tuple[float, float]], list[float]]:
     """Relative differences after each step.
 
     Returns:
         Of the losses; of each tensor of weights, and that of what the step moved; of what it moved in statistics.
     """
-    pair, losses, weights, statistics = Pair(), [], [], []
+    pair, losses, weights, statistics = Pair(kind), [], [], []
     for step in range(steps):
         pair.bring_over()
         x, labels = crops(images, side, step)
-        lr = pair.rate(step, steps)
+        x, lr = x.to(kind), pair.rate(step, steps)
         before = {k: v.clone() for k, v in pair.theirs.state_dict().items()}
         losses.append(relative(pair.our_step(x, labels, lr), pair.their_step(x, labels, lr)))
         after, ours = pair.theirs.state_dict(), pair.state()
@@ -229,11 +231,12 @@ def main() -> None:
     options.add_argument("--images", type=int, default=2, help="images in a batch")
     options.add_argument("--side", type=int, default=128, help="of a crop, in pixels")
     args = options.parse_args()
-    losses, weights, statistics = from_the_same_state(args.steps, args.images, args.side)
-    print(f"each of {args.steps} steps from the same state, float32: relative difference of the losses at most")
-    print(f"  {max(losses):.1e}, of a tensor of weights {max(w for w, _ in weights):.1e}, of what a step moved")
-    moves = torch.tensor([m for _, m in weights])
-    print(f"  {moves.median():.1e} (median), {moves.max():.1e} (at most), statistics {max(statistics):.1e}")
+    for kind in (torch.float32, torch.float64):
+        losses, weights, statistics = from_the_same_state(args.steps, args.images, args.side, kind)
+        print(f"each of {args.steps} steps from the same state, {kind}: relative difference of the losses at most")
+        print(f"  {max(losses):.1e}, of a tensor of weights {max(w for w, _ in weights):.1e}, of what a step moved")
+        moves = torch.tensor([m for _, m in weights])
+        print(f"  {moves.median():.1e} (median), {moves.max():.1e} (at most), statistics {max(statistics):.1e}")
     free_runs(args)
 
 

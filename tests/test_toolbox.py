@@ -41,18 +41,31 @@ def toolbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_steps_from_the_same_state_are_the_toolbox_s() -> None:
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        # Of the losses, of a tensor of weights, of what a step moved in it, of what it moved in statistics.
+        (torch.float32, (1e-6, 1e-3, 1e-2, 1e-3)),
+        (torch.float64, (1e-10, 1e-6, 1e-6, 1e-6)),
+    ],
+    ids=str,
+)
+def test_steps_from_the_same_state_are_the_toolbox_s(
+    kind: torch.dtype, most: tuple[float, float, float, float]
+) -> None:
+    """Measured over eight steps: 2e-7, 2e-4, 8e-4 and 2e-6 in float32, 4e-13, 7e-8, 1e-7 and 2e-7 in float64.
+
+    Biases start from 0, so that their differences are large beside them.
+    """
     place = Path(__file__).parent.parent / "benchmarks" / "training_parity.py"
     spec = importlib.util.spec_from_file_location("training_parity", place)
     assert spec is not None
     assert spec.loader is not None
     parity = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(parity)
-    losses, weights, statistics = parity.from_the_same_state(steps=4, images=2, side=96)
-    assert max(losses) < 1e-6
-    assert max(whole for whole, _ in weights) < 1e-3  # biases start from 0
-    assert max(moved for _, moved in weights) < 1e-2
-    assert max(statistics) < 1e-3
+    losses, weights, statistics = parity.from_the_same_state(steps=4, images=2, side=96, kind=kind)
+    found = max(losses), max(whole for whole, _ in weights), max(moved for _, moved in weights), max(statistics)
+    assert all(one < bound for one, bound in zip(found, most, strict=True)), found
 
 
 def reference_mean(network: Any, image: np.ndarray, config: InferenceConfig) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,15 +91,21 @@ def test_one_step_equals_the_reference(fixtures_dir: Path) -> None:
             assert loss.item() == pytest.approx(theirs["losses_step2"][f"{key}.loss_ce"], rel=1e-4)
 
 
-def test_forty_steps_follow_the_reference(fixtures_dir: Path) -> None:
-    """The same rates at every step, the same first loss, and later ones no further than the reference is from itself.
+def forty_steps(folder: Path, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, list[float]]:
+    """The recorded steps, taken here.
 
-    These random weights make the run chaotic: with inputs changed by 1e-7 the reference's own losses move by up to 5 %.
-    From weights as it draws them forty steps agree to 1e-4 (`benchmarks/training_parity.py`).
+    Args:
+        folder: Of the fixtures.
+        noise: Deviation by which every input is changed, as a fraction of itself.
+        seed: Of the noise.
+
+    Returns:
+        Losses (steps, 2) of the two heads, and the learning rates.
     """
-    arrays = np.load(fixtures_dir / "trajectory" / "trajectory.npz")
-    network = training_network(fixtures_dir / "mmseg_tiny_11" / "checkpoint.pth")
+    arrays = np.load(folder / "trajectory" / "trajectory.npz")
+    network = training_network(folder / "mmseg_tiny_11" / "checkpoint.pth")
     optimizer = build_optimizer(network, SGD)
+    generator = torch.Generator().manual_seed(seed)
     steps = len(arrays["lr"])
     found, rates = [], []
     for step in range(steps):
@@ -107,13 +114,44 @@ def test_forty_steps_follow_the_reference(fixtures_dir: Path) -> None:
         rates.append(optimizer.param_groups[0]["lr"])
         image = torch.from_numpy(arrays["images_rgb_uint8"][step]).float()
         x = ((image - MEAN) / STD).permute(0, 3, 1, 2)
+        if noise:
+            x = x * (1 + noise * torch.randn(x.shape, generator=generator))
         losses = weighted_losses(network, x, torch.from_numpy(arrays["labels_uint8_255_ignore"][step]))
         optimizer.zero_grad(set_to_none=True)
         sum(losses.values(), torch.zeros(())).backward()
         optimizer.step()
         found.append([loss.item() for loss in losses.values()])
-    assert rates == pytest.approx(arrays["lr"].tolist(), rel=1e-9)
-    ours, theirs = np.array(found), arrays["losses_decode_aux"]
+    return np.array(found), rates
+
+
+def test_forty_steps_follow_the_reference(fixtures_dir: Path) -> None:
+    """The same rates at every step, the same first loss, and later ones as near as the run is to itself.
+
+    These random weights make the run chaotic. `python tests/engine/test_parity.py` repeats it with inputs changed by
+    1e-7. The furthest of 16 such runs is 4.2e-6 from the recording in the first step, 0.7 % in the second, 7 % in one
+    of the 80 losses, and 1.5 % in the mean of a head's losses; the reference is 6 % from its own recording. The bounds
+    are twice as wide for the first step and about three times for the others. That each step is the reference's is
+    shown where that is installed, from the same state every time (`tests/test_toolbox.py`).
+    """
+    ours, rates = forty_steps(fixtures_dir)
+    recorded = np.load(fixtures_dir / "trajectory" / "trajectory.npz")
+    theirs = recorded["losses_decode_aux"]
+    assert rates == pytest.approx(recorded["lr"].tolist(), rel=1e-9)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
-    assert ours == pytest.approx(theirs, rel=0.1)
-    assert ours.mean(axis=0) == pytest.approx(theirs.mean(axis=0), rel=0.01)
+    assert ours[1] == pytest.approx(theirs[1], rel=0.03)
+    assert ours == pytest.approx(theirs, rel=0.2)
+    assert ours.mean(axis=0) == pytest.approx(theirs.mean(axis=0), rel=0.05)
+
+
+def print_spread(folder: Path, repeats: int = 16) -> None:
+    """How far repeats with inputs changed by 1e-7 are from the recording."""
+    theirs = np.load(folder / "trajectory" / "trajectory.npz")["losses_decode_aux"]
+    for seed in range(repeats):
+        ours, _ = forty_steps(folder, noise=1e-7, seed=seed)
+        apart = np.abs(ours / theirs - 1)
+        mean = np.abs(ours.mean(axis=0) / theirs.mean(axis=0) - 1).max()
+        print(f"first {apart[0].max():.1e}, second {apart[1].max():.4f}, any {apart.max():.4f}, mean {mean:.4f}")
+
+
+if __name__ == "__main__":
+    print_spread(Path(os.environ.get("UPERNET_FIXTURES", Path(__file__).parents[2] / "../shared/fixtures")))
