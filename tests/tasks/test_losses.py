@@ -1,37 +1,23 @@
-"""The terms of a loss, by hand on maps of 2 × 2 and against what they are known to equal; class weights by hand."""
+"""The terms of a loss, by hand on maps of 2 × 2 and against what they are known to equal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
-from fake_data import Memory, image_mask_folder, own_labels
+from fake_data import own_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch import Tensor
 
-from upernet.cli import main
-from upernet.data.config import DataConfig, SourceConfig, TargetConfig
-from upernet.data.folder import ClassFolder, ImageMaskFolder
-from upernet.data.frequencies import Frequencies, count_classes
-from upernet.data.mixture import bind_sources
-from upernet.data.source import Source
-from upernet.engine.class_weights import FILE, weigh_classes
-from upernet.errors import UserError, WorkError
+from upernet.errors import UserError
 from upernet.labels import IGNORE, ClassSets
-from upernet.options import read_options
-from upernet.plain import from_plain, to_plain
-from upernet.store.loading import load_model
-from upernet.tasks import OHEM, CrossEntropy, Dice, Focal, Loss, Lovasz, Scene, Semantic, Task, Texture
+from upernet.tasks import OHEM, CrossEntropy, Dice, Focal, Loss, Lovasz, Scene
 from upernet.tasks.dense import DenseTask
 
 ALL: dict[str, Loss] = {
@@ -47,17 +33,6 @@ ALL: dict[str, Loss] = {
     "lovasz": Lovasz(),
     "lovasz, per image": Lovasz(per_image=True),
 }
-
-
-@dataclass(kw_only=True)
-class Brier(Loss):
-    """A stranger's term: the squared distance of the truth's probability from one."""
-
-    power: float = 2.0
-
-    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
-        q = log_q.exp().gather(1, groups.clamp(min=0).unsqueeze(1)).squeeze(1)
-        return ((1 - q[groups != IGNORE]) ** self.power).sum() / (groups != IGNORE).sum().clamp(min=1)
 
 
 def task(*losses: Loss, labels: Sequence[str] = ("a", "b", "c")) -> DenseTask:
@@ -197,18 +172,6 @@ def test_labels_that_share_classes() -> None:
 
 
 # --- what they equal ------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=20)
-@given(SEEDS)
-def test_the_default_is_the_cross_entropy_bit_for_bit(seed: int) -> None:
-    logits, target = random_case(seed)
-    sets = own_labels(task())
-    for own in (task(), task(CrossEntropy())):
-        loss = own.loss(logits, target, sets)
-        expected = F.cross_entropy(logits, target, ignore_index=IGNORE)
-        assert torch.equal(loss, expected)
-        assert torch.equal(*(torch.autograd.grad(one, logits)[0] for one in (loss, expected)))
 
 
 @settings(deadline=None, max_examples=20)
@@ -362,6 +325,7 @@ def test_answers_once_per_image(name: str) -> None:
         (lambda: task(OHEM(class_weights={"d": 1})), "OHEM.class_weights: unknown class 'd'; valid: a, b, c"),
         (lambda: Scene(labels=["a"], losses=[Dice()]), "losses: Dice needs a map, Scene answers once per image; "),
         (lambda: of(CrossEntropy(class_weights="inverse_frequency"), P, T), "class_weights: 'inverse_frequency' is"),
+        (lambda: DenseTask(losses=[{"class_path": "upernet.tasks.Scene"}]), "losses.0: 'upernet.tasks.Scene' is no"),  # type: ignore
     ],
 )  # fmt: skip
 def test_wrong_settings_are_told(make: Any, line: str) -> None:
@@ -369,204 +333,6 @@ def test_wrong_settings_are_told(make: Any, line: str) -> None:
         make()
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
-
-
-# --- from YAML and back ---------------------------------------------------------------------------------------------
-
-
-def recipe(folder: Path, losses: list[Any]) -> dict[str, Any]:
-    source = {"class_path": "fake_data.Memory", "init_args": {"labels": ["a", "b", "c"]}}
-    return {
-        "model": {"backbone": "test_resnet", "width": 8},
-        "tasks": {
-            "semantic": {
-                "class_path": "upernet.tasks.Semantic",
-                "init_args": {"labels": ["a", "b", "c"], "losses": losses},
-            }
-        },
-        "data": {
-            "batch": 2,
-            "workers": 0,
-            "augment": {"crop": [32, 32]},
-            "sources": {"drawn": {"dataset": source, "targets": {"semantic": {}}, "val": None}},
-        },
-        "run": {"out": str(folder), "steps": 1, "device": "cpu", "log_every": 1},
-    }
-
-
-TERMS = [
-    {
-        "class_path": "upernet.tasks.CrossEntropy",
-        "init_args": {"average": "all", "class_weights": "inverse_frequency"},
-    },
-    {"class_path": "upernet.tasks.Lovasz"},
-    {"class_path": f"{__name__}.Brier", "init_args": {"weight": 0.5, "power": 3.0}},
-]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(recipe(tmp_path / "out", TERMS)))
-    return path
-
-
-def test_yaml_names_terms_a_strangers_too(config: Path) -> None:
-    (own,) = read_options("train", ["--config", str(config)])["tasks"].values()
-    assert own.losses == [
-        CrossEntropy(average="all", class_weights="inverse_frequency"), Lovasz(), Brier(weight=0.5, power=3.0),
-    ]  # fmt: skip
-    again = from_plain(Task, yaml.safe_load(yaml.safe_dump(to_plain(own))), "here")  # type: ignore[type-abstract]
-    assert again == own
-
-
-def test_a_run_with_three_terms_counts_once(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Train, go on, evaluate: the weights are those of the first count, and the model folder holds them."""
-    assert main(["train", "--config", str(config)]) == 0
-    _, tasks, _ = load_model(tmp_path / "out" / "model")
-    own = tasks["semantic"]
-    assert isinstance(own, Semantic)
-    (counts,) = yaml.safe_load((tmp_path / "out" / FILE).read_text()).values()
-    masks = [Memory().read(item)[1]["given"] for item in Memory().items("train")]
-    assert list(counts["pixels"].values()) == [sum(int((m == i).sum()) for m in masks) for i in range(3)]
-    weights = Frequencies(**counts).weights("inverse_frequency", 0.999)
-    assert own.losses == [
-        CrossEntropy(average="all", class_weights=weights), Lovasz(), Brier(weight=0.5, power=3.0),
-    ]  # fmt: skip
-    (resolved,) = read_options("train", ["--config", str(tmp_path / "out" / "config.yaml")])["tasks"].values()
-    assert resolved.losses == own.losses
-
-    def counted(*_: Any) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr("upernet.engine.class_weights.count_classes", counted)
-    assert main(["train", "--config", str(config), "--run.steps", "2"]) == 0
-    assert "resuming" in capsys.readouterr().err
-    with pytest.raises(AssertionError):
-        main(["train", "--config", str(config), "--run.out", str(tmp_path / "other")])
-
-
-def test_going_on_with_another_term_is_told(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--config", str(config)]) == 0
-    config.write_text(yaml.safe_dump(recipe(tmp_path / "out", TERMS[1:])))
-    assert main(["train", "--config", str(config), "--run.steps", "2"]) == 2
-    assert "holds a run with tasks.semantic.init_args.losses" in capsys.readouterr().err
-
-
-def test_what_fits_no_task_is_told_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "mine.yaml"
-    for term, line in (
-        ({"class_path": "upernet.tasks.Focal", "init_args": {"class_weights": {"d": 2}}}, "unknown class 'd'"),
-        ({"class_path": "upernet.tasks.Dice", "init_args": {"powr": 1}}, "powr"),
-        ({"class_path": "upernet.tasks.Scene"}, "Scene"),
-    ):
-        path.write_text(yaml.safe_dump(recipe(tmp_path / "out", [term])))
-        assert main(["train", "--config", str(path)]) == 2
-        err = capsys.readouterr().err
-        assert line in err
-        assert err.count("\n") == 1
-        assert not (tmp_path / "out").exists()
-
-
-# --- class weights from the data ------------------------------------------------------------------------------------
-
-
-def test_weights_by_hand() -> None:
-    """100 images of 10 pixels in the mean: c covers 100 pixels, that is 10 images' worth; d was never met."""
-    counts = Frequencies(
-        {"a": 600.0, "b": 300.0, "c": 100.0, "d": 0.0}, {"a": 1000.0, "b": 600.0, "c": 1000.0, "d": 0.0}, 100
-    )
-    # 1/6 : 1/3 : 1 = 1 : 2 : 6, of mean 1.
-    assert counts.weights("inverse_frequency", 0) == {"a": 0.3333, "b": 0.6667, "c": 2.0, "d": 2.0}
-    # .6, .5, .1; the median is .5.
-    assert counts.weights("median_frequency", 0) == {"a": 0.8333, "b": 1.0, "c": 5.0, "d": 5.0}
-    terms = [0.1 / (1 - 0.9**n) for n in (60, 30, 10)]
-    expected = [3 * t / sum(terms) for t in terms]
-    given = counts.weights("effective_number", 0.9)
-    assert list(given.values()) == pytest.approx([*expected, expected[-1]], rel=1e-3)
-    assert set(counts.weights("effective_number", 0).values()) == {1.0}
-    with pytest.raises(UserError, match="no training image has a label"):
-        Frequencies({"a": 0.0}, {"a": 0.0}, 0).weights("inverse_frequency", 0)
-
-
-def masks(root: Path, *values: Any, labels: Sequence[str] = ("a", "b", "c")) -> ImageMaskFolder:
-    """Images of 2 × 2 pixels and their masks, as the training split."""
-    image_mask_folder(root, labels, counts={"train": len(values)}, size=(2, 2))
-    for i, value in enumerate(values):
-        Image.fromarray(np.array(value, np.uint8)).save(root / "annotations" / "train" / f"train_{i}.png")
-    return ImageMaskFolder(root=str(root), labels=list(labels))
-
-
-def count(own: Task, limit: int | None = None, **sources: tuple[Source, TargetConfig]) -> Frequencies:
-    config = DataConfig(
-        sources={n: SourceConfig(dataset=d, targets={"t": target}) for n, (d, target) in sources.items()}
-    )
-    return count_classes(bind_sources(config, {"t": own}), "t", own, limit)
-
-
-def test_pixels_are_counted_by_class(tmp_path: Path) -> None:
-    """ "ab" is spread over a and b; 255 and void count nowhere; an image without labels is none."""
-    own = DenseTask(labels=["c", "a", "b"])
-    dataset = masks(tmp_path, [[0, 0], [1, 255]], [[1, 1], [1, 2]], [[2, 2], [255, 2]], labels=["ab", "c", "void"])
-    target = TargetConfig(classes={"ab": ["a", "b"], "void": None})
-    assert count(own, town=(dataset, target)) == Frequencies(
-        {"c": 4.0, "a": 1.0, "b": 1.0}, {"c": 6.0, "a": 3.0, "b": 3.0}, 2
-    )
-    twice = count(own, town=(dataset, target), again=(dataset, target))
-    assert twice == Frequencies({"c": 8.0, "a": 2.0, "b": 2.0}, {"c": 12.0, "a": 6.0, "b": 6.0}, 4)
-
-
-def test_a_limit_takes_images_at_even_distances(tmp_path: Path) -> None:
-    dataset = masks(tmp_path, *([[i % 3, i % 3], [i % 3, i % 3]] for i in range(6)))
-    own = DenseTask(labels=["a", "b", "c"])
-    assert list(count(own, 2, town=(dataset, TargetConfig())).pixels.values()) == [4.0 + 4, 0, 0]  # images 0 and 3
-    assert list(count(own, 9, town=(dataset, TargetConfig())).pixels.values()) == [8, 8, 8]
-
-
-def test_one_label_per_image_counts_like_the_mean_image_with_a_map(tmp_path: Path) -> None:
-    rooms = tmp_path / "rooms" / "images" / "train"
-    for name in ("a/1.png", "a/2.png", "b/3.png"):
-        (rooms / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(rooms / name)
-    folder = ClassFolder(root=str(tmp_path / "rooms"))
-    own = Texture(labels=["a", "b", "c"])
-    assert count(own, rooms=(folder, TargetConfig())) == Frequencies(
-        {"a": 2.0, "b": 1.0, "c": 0.0}, {"a": 2.0, "b": 1.0, "c": 0.0}, 3
-    )
-    maps = masks(tmp_path / "town", [[2, 2], [2, 255]])
-    assert count(own, rooms=(folder, TargetConfig()), town=(maps, TargetConfig())) == Frequencies(
-        {"a": 6.0, "b": 3.0, "c": 3.0}, {"a": 6.0, "b": 3.0, "c": 3.0}, 4
-    )
-    everywhere = count(own, rooms=(folder, TargetConfig(constant=["b", "c"])))
-    assert everywhere.pixels == {"a": 0.0, "b": 1.5, "c": 1.5}
-
-
-def test_a_mask_that_says_no_label_is_told(tmp_path: Path) -> None:
-    dataset = masks(tmp_path, [[0, 7], [0, 0]])
-    with pytest.raises(WorkError) as caught:
-        count(DenseTask(labels=["a", "b", "c"]), town=(dataset, TargetConfig()))
-    mask = tmp_path / "annotations" / "train" / "train_0.png"
-    assert str(caught.value) == f"source 'town': {mask}: value 7 is no label; valid: 0 to 2"
-
-
-def test_counts_of_other_classes_are_not_taken(tmp_path: Path) -> None:
-    dataset = masks(tmp_path / "town", [[0, 1], [1, 1]], labels=["a", "b"])
-    own = DenseTask(labels=["a", "b"], losses=[CrossEntropy(class_weights="inverse_frequency")])
-    bound = bind_sources(
-        DataConfig(sources={"town": SourceConfig(dataset=dataset, targets={"t": TargetConfig()})}), {"t": own}
-    )
-    (tmp_path / "state.pt").touch()
-    (tmp_path / FILE).write_text("t, all images: {pixels: {a: 1.0, x: 1.0}, beside: {}, images: 1}\n")
-    weigh_classes({"t": own}, bound, tmp_path)
-    assert own.losses == [CrossEntropy(class_weights={"a": 1.5, "b": 0.5})]
-    (tmp_path / FILE).write_text("[1")
-    own.losses = [CrossEntropy(class_weights="inverse_frequency")]
-    with pytest.raises(WorkError, match="damaged; delete it"):
-        weigh_classes({"t": own}, bound, tmp_path)
 
 
 def test_one_class_may_weigh_nothing() -> None:
