@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import IO, Any
 import pytest
 import torch
 from fake_data import Memory
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import upernet.engine.trainer as trainer_module
@@ -196,7 +198,7 @@ def test_a_task_that_no_source_trains_is_told(tmp_path: Path) -> None:
     sources = {"maps": both_sources()["maps"]}
     with pytest.raises(UserError, match="task 'scene': no source trains it"):
         make(tmp_path, sources=sources)
-    make(tmp_path, sources=sources, init="trained already")
+    assert set(make(tmp_path, sources=sources, init="trained already").tasks) == {"object", "scene"}
 
 
 def test_sources_that_teach_nothing_take_no_steps(tmp_path: Path) -> None:
@@ -486,7 +488,7 @@ def test_a_run_may_have_nothing_to_validate(tmp_path: Path, val: str | None) -> 
     targets = {"object": TargetConfig(evaluate=False)}
     trainer = make(tmp_path, tasks, {"maps": SourceConfig(dataset=Memory(), targets=targets, val=val)}, steps=1)
     assert fit(trainer) == []
-    assert load_model(tmp_path / "model")
+    assert list(load_model(tmp_path / "model")[1]) == ["object"]
     assert (tmp_path / "previews").exists() == (val is not None)
 
 
@@ -561,11 +563,11 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert len(keys) == len(set(keys))
 
 
-def test_a_run_may_be_made_longer(tmp_path: Path) -> None:
-    fit(make(tmp_path, steps=2))
-    longer = make(tmp_path, steps=3)
+def test_a_run_may_be_made_longer(begun: Path) -> None:
+    longer = make(begun, steps=2)
     fit(longer)
-    assert longer.step == 3
+    assert longer.step == 2
+    assert [row["step"] for row in rows(begun) if row["metric"] == "lr"] == ["1", "2"]
 
 
 def test_a_run_may_be_begun_anew(tmp_path: Path) -> None:
@@ -590,7 +592,7 @@ def test_ctrl_c_finishes_the_step_saves_and_stops(tmp_path: Path) -> None:
     fit(again)
     fit(whole)
     assert not moved(weights(whole.plain_model), weights(again.plain_model))
-    assert load_model(tmp_path / "model")
+    assert not moved(weights(whole.plain_model), weights(load_model(tmp_path / "model")[0]))
 
 
 def test_ctrl_c_in_the_last_step_still_leaves_a_model_in_the_end(tmp_path: Path) -> None:
@@ -600,7 +602,7 @@ def test_ctrl_c_in_the_last_step_still_leaves_a_model_in_the_end(tmp_path: Path)
         fit(trainer)
     again = make(tmp_path, steps=2)
     results = fit(again)
-    assert load_model(tmp_path / "model")
+    assert not moved(weights(trainer.plain_model), weights(load_model(tmp_path / "model")[0]))
     assert [result.task for result in results] == ["object", "scene"]
 
 
@@ -621,13 +623,26 @@ def test_a_run_in_a_thread_cannot_be_interrupted_but_works(tmp_path: Path) -> No
     thread.start()
     thread.join(120)
     assert trainer.step == 1
-    assert load_model(tmp_path / "model")
+    assert not moved(weights(trainer.plain_model), weights(load_model(tmp_path / "model")[0]))
+
+
+@pytest.fixture(scope="module")
+def one_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder, not to be written to, of a run of one step."""
+    folder = tmp_path_factory.mktemp("begun")
+    fit(make(folder, steps=1))
+    return folder
+
+
+@pytest.fixture
+def begun(one_step: Path, tmp_path: Path) -> Path:
+    """The folder of a run that has made one step, the test's own."""
+    return shutil.copytree(one_step, tmp_path / "begun")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "another file"])
-def test_a_damaged_state_is_told(tmp_path: Path, damage: str) -> None:
-    fit(make(tmp_path, steps=1))
-    state = tmp_path / "state.pt"
+def test_a_damaged_state_is_told(begun: Path, damage: str) -> None:
+    state = begun / "state.pt"
     if damage == "truncated":
         state.write_bytes(state.read_bytes()[:-2000])
     elif damage == "another file":
@@ -635,7 +650,7 @@ def test_a_damaged_state_is_told(tmp_path: Path, damage: str) -> None:
     else:
         state.write_bytes(b"" if damage == "empty" else b"not a checkpoint")
     with pytest.raises(WorkError) as caught:
-        fit(make(tmp_path))
+        fit(make(begun))
     assert str(caught.value) == f"{state}: damaged; delete it to start afresh, or choose another run.out"
 
 
@@ -657,23 +672,25 @@ OTHER_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("other", OTHER_SETTINGS)
-def test_a_run_of_other_settings_is_told(tmp_path: Path, other: str) -> None:
+def test_a_run_of_other_settings_is_told(begun: Path, other: str) -> None:
     """Going on would give neither the old run nor the new one."""
     options, part = OTHER_SETTINGS[other]
-    fit(make(tmp_path, steps=1))
     with pytest.raises(UserError) as caught:
-        fit(make(tmp_path, **options))
+        fit(make(begun, **options))
     assert not isinstance(caught.value, WorkError)
-    assert str(caught.value).startswith(f"{tmp_path}: holds a run with ")
+    assert str(caught.value).startswith(f"{begun}: holds a run with ")
     assert f"{part}; choose another run.out" in str(caught.value)
 
 
-def test_length_and_bookkeeping_of_a_run_may_change(tmp_path: Path) -> None:
-    fit(make(tmp_path, steps=1))
-    trainer = make(tmp_path, steps=3, val_every=1, save_every=2, log_every=2, half=True)
+def test_length_and_bookkeeping_of_a_run_may_change(begun: Path) -> None:
+    trainer = make(begun, steps=3, val_every=1, save_every=2, log_every=2, half=True)
     trainer.data.workers = 1
     fit(trainer)
     assert trainer.step == 3
+    assert [row["step"] for row in rows(begun) if row["metric"] == "lr"] == ["1", "2"]
+    assert [row["step"] for row in rows(begun) if row["metric"] == "mIoU"] == ["1", "2", "3"]
+    saved = load_file(begun / "model" / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float16, torch.int64}
 
 
 def test_a_run_is_not_made_shorter_than_it_is(tmp_path: Path) -> None:
@@ -696,9 +713,10 @@ def test_a_validation_that_was_cut_off_is_made_up_for_and_told_once(tmp_path: Pa
     setattr(trainer, moment, cut_off)
     with pytest.raises(RuntimeError, match="power cut"):
         fit(trainer)
-    fit(make(tmp_path, val_every=2, save_every=1))
+    again = make(tmp_path, val_every=2, save_every=1)
+    fit(again)
     assert [row["step"] for row in rows(tmp_path) if row["metric"] == "mIoU"] == ["2", "4"]
-    assert load_model(tmp_path / "model")
+    assert not moved(weights(again.plain_model), weights(load_model(tmp_path / "model")[0]))
 
 
 def test_a_state_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -779,22 +797,22 @@ def test_a_batch_that_does_not_fit_is_failed_work(tmp_path: Path, monkeypatch: p
     assert str(caught.value) == line
 
 
-def test_a_run_of_several_processes_is_not_taken_up_by_one(tmp_path: Path) -> None:
-    trainer = make(tmp_path, steps=1)
-    trainer.settings["processes"] = "2"
-    fit(trainer)
+def test_a_run_of_several_processes_is_not_taken_up_by_one(begun: Path) -> None:
+    state = torch.load(begun / "state.pt", weights_only=True)
+    assert state["settings"]["processes"] == "1"
+    state["settings"]["processes"] = "2"
+    torch.save(state, begun / "state.pt")
     with pytest.raises(UserError, match="holds a run of 2 processes, each with its own part of every batch, not of 1;"):
-        fit(make(tmp_path, steps=2))
+        fit(make(begun, steps=2))
 
 
-def test_a_run_that_is_older_than_an_option_goes_on_with_its_default(tmp_path: Path) -> None:
-    fit(make(tmp_path, steps=1))
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+def test_a_run_that_is_older_than_an_option_goes_on_with_its_default(begun: Path) -> None:
+    state = torch.load(begun / "state.pt", weights_only=True)
     assert state["settings"].pop("optim.freeze_norm") == "1.0"
-    torch.save(state, tmp_path / "state.pt")
+    torch.save(state, begun / "state.pt")
     with pytest.raises(UserError, match=r"optim\.freeze_norm '1\.0', not '0\.5'"):
-        fit(make(tmp_path, optim={"freeze_norm": 0.5}, steps=2))
-    trainer = make(tmp_path, steps=2)
+        fit(make(begun, optim={"freeze_norm": 0.5}, steps=2))
+    trainer = make(begun, steps=2)
     fit(trainer)
     assert trainer.step == 2
 

@@ -44,4 +44,6 @@ def test_classifier_starts_near_zero(head: ImageHead | DenseHead) -> None:
 
 
 def test_image_head_trains_on_one_position() -> None:
-    ImageHead(6, 8, 5).train()(torch.randn(1, 6, 1, 1)).sum().backward()
+    head = ImageHead(6, 8, 5).train()
+    head(torch.randn(1, 6, 1, 1)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())

@@ -90,14 +90,18 @@ def test_more_classes_than_a_legend_has_lines():
 def test_odd_names(name):
     prediction = predicted(20, 20, labels=Labels.of([name or "x", "行人", "b\tc"]))
     prediction.name = prediction.model = name
-    sheet(prediction)
+    assert sheet(prediction).size == sheet(predicted(20, 20)).size
 
 
 def test_a_map_without_an_answer():
-    prediction = predicted(20, 20)
+    """It is veiled: nothing on the page has a class's red."""
+    prediction = predicted(20, 20, maps=1)
+    answered = np.asarray(sheet(prediction)).astype(int)
     prediction.maps["task0"] = np.full((20, 20), IGNORE, np.int32)
     prediction.shares["task0"] = []
-    sheet(prediction)
+    veiled = np.asarray(sheet(prediction)).astype(int)
+    assert (answered[..., 0] - answered[..., 1]).max() > 100
+    assert (veiled[..., 0] - veiled[..., 1]).max() < 30
 
 
 def test_a_large_region_carries_its_name():
