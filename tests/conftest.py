@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from fake_data import everything
 
 ROOT = Path(__file__).parents[1]
 
 # Networks of a few thousand weights gain nothing from threads, and tests may run beside something else.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _folder(variable: str, default: str) -> Path:
@@ -19,6 +21,12 @@ def _folder(variable: str, default: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"no {path}; set {variable} to the folder to run this test")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """What a test draws from PyTorch does not depend on the tests before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
