@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,21 @@ def test_the_yaml_of_own_data_is_a_training_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "mine.yaml").write_text(text)
     options = read_options("train", ["--config", "mine.yaml"])
     assert list(bind_sources(options["data"], options["tasks"])["mine"].supervision) == ["semantic"]
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    text = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    pairs = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", text)
+    assert len(pairs) > 40
+    for file, name in pairs:
+        source = (ROOT / "src" / "upernet" / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^\s*(def|class) {part}\b|^{part}\b.* = ", source, flags=re.M), f"{file}: no {name}"
+
+
+def test_the_layers_of_contributing_are_those_that_are_kept() -> None:
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = [row.split("|")[2] for row in text.splitlines() if re.match(r"\| \d+ \|", row)]
+    drawn = [name.removesuffix("/").removesuffix(".py") for row in table for name in re.findall(r"`([\w./]+)`", row)]
+    assert sorted(drawn) == sorted(name for layer in layers for name in re.findall(r"\w+", layer))
