@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from upernet.commands import find_command
 from upernet.errors import UserError
 from upernet.plain import class_paths, from_plain
+from upernet.plain.expectations import is_union
 from upernet.recipes import Recipe, combine, merge_recipes, read_recipe, shipped_recipes
 from upernet.working_folder import allow_modules
 from upernet.yaml_files import parse_yaml, write_yaml
@@ -41,7 +42,7 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     function = find_command(name)
     parameters = inspect.signature(function).parameters
     kinds = {key: kind for key, kind in get_type_hints(function).items() if key in parameters}
-    paths, rest = _sort_words(words, parameters)
+    paths, rest = _sort_words(words, kinds)
     needed = "data" in parameters and parameters["data"].default is inspect.Parameter.empty
     if needed and not paths and not {"-h", "--help"} & set(words):
         raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped_recipes())}")
@@ -176,7 +177,7 @@ def _make_parser(name: str, function: Callable[..., int]) -> Any:
     return parser
 
 
-def _sort_words(words: Sequence[str], parameters: Mapping[str, inspect.Parameter]) -> tuple[list[str], list[str]]:
+def _sort_words(words: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The training files that are named, and all other words as jsonargparse wants them.
 
     `--flag` alone means true, and one word where a list is wanted a list of one. A command that takes no words without
@@ -186,20 +187,24 @@ def _sort_words(words: Sequence[str], parameters: Mapping[str, inspect.Parameter
     queue = [part for w in words for part in (w.split("=", 1) if w.startswith("--") and "=" in w else [w])]
     while queue:
         word = queue.pop(0)
-        kind = str(parameters[word[2:]].annotation) if word[2:] in parameters and word.startswith("--") else ""
-        if word == "--config" and "data" in parameters and queue:
+        kind = kinds.get(word[2:]) if word.startswith("--") else None
+        if word == "--config" and "data" in kinds and queue:
             files.append(queue.pop(0))
-        elif kind == "bool" and (not queue or queue[0].lower() not in ("true", "false")):
+        elif kind is bool and (not queue or queue[0].lower() not in ("true", "false")):
             rest += [word, "true"]
-        elif kind.startswith(("list[", "tuple[")) and "inputs" not in parameters and not _is_list(queue):
+        elif _wants_list(kind) and "inputs" not in kinds and not _is_list(queue):
             count = next((i for i, w in enumerate(queue) if w.startswith("--")), len(queue))
             rest += [word, f"[{','.join(queue[:count])}]"]
             queue = queue[count:]
-        elif kind.startswith("list[str]") and queue and not queue[0].startswith("["):
+        elif _wants_list(kind) and queue and not _is_list(queue):
             rest += [word, f"[{queue.pop(0)}]"]
         else:
             rest.append(word)
     return files, rest
+
+
+def _wants_list(kind: Any) -> bool:
+    return any(get_origin(one) in (list, tuple) for one in (get_args(kind) if is_union(kind) else (kind,)))
 
 
 def _is_list(words: Sequence[str]) -> bool:

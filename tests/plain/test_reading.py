@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NewType
 
 import pytest
 import yaml
@@ -93,6 +93,9 @@ def refused(kind: Any, value: Any, key: str = "here") -> str:
         (Sequence[int], [1], [1]),
         (Mapping[str, int], {"a": 1}, {"a": 1}),
         (datetime.date, datetime.date(2020, 1, 2), datetime.date(2020, 1, 2)),
+        (NewType("Metres", float), 3, 3),
+        (Any | None, 3, 3),
+        (datetime.date | None, None, None),
     ],
     ids=str,
 )

@@ -25,7 +25,7 @@ def from_plain(kind: type[T], value: Any, key: str) -> T:
 
     Args:
         kind: bool, int, float, str, Path, None, Any, a Literal, a dataclass, a `Configurable`, or lists, tuples, dicts
-            and unions of these at any depth.
+            and unions of these at any depth. Of another class, a value must be an instance.
         value: Plain values, as YAML holds them.
         key: Where they stand, such as `model`; the error line begins with the key inside it that is wrong.
 
@@ -73,6 +73,8 @@ class _Reader:
 
     def _union(self, kind: Any, value: Any, key: str) -> Any:
         members = get_args(kind)
+        if Any in members:
+            return value
         # The error of the one member that a mapping or list can be meant for says more than that none fits.
         alike = [one for one in members if _takes_mappings(one) == isinstance(value, dict)]
         alike = [one for one in alike if _takes_lists(one) == isinstance(value, (list, tuple))]
@@ -148,9 +150,11 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
         return Path(value)
     if kind in (bool, int, str, NoneType, None):
         return value if type(value) is (NoneType if kind is None else kind) else _refuse(kind, value, key)
-    # A type of a stranger's own class that YAML may hold all the same, such as a date.
-    plain = get_origin(kind) or kind
-    return value if isinstance(plain, type) and isinstance(value, plain) else _refuse(kind, value, key)
+    try:  # a stranger's class may have fields of other types that YAML holds, such as a date
+        fits = isinstance(value, get_origin(kind) or kind)
+    except TypeError:  # no class, such as a NewType: there is nothing to compare with
+        return value
+    return value if fits else _refuse(kind, value, key)
 
 
 def _literal(kind: Any, value: Any, key: str) -> Any:
@@ -160,11 +164,11 @@ def _literal(kind: Any, value: Any, key: str) -> Any:
 
 
 def _takes_mappings(kind: Any) -> bool:
-    return (get_origin(kind) or kind) in (dict, Mapping, Any) or is_dataclass(kind)
+    return (get_origin(kind) or kind) in (dict, Mapping) or is_dataclass(kind)
 
 
 def _takes_lists(kind: Any) -> bool:
-    return (get_origin(kind) or kind) in (list, tuple, Sequence, Any)
+    return (get_origin(kind) or kind) in (list, tuple, Sequence)
 
 
 def _check_keys(values: dict[Any, Any], known: Mapping[str, Any] | Sequence[str], name: str, key: str) -> None:

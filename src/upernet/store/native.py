@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
-VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 """Most values in a `config.yaml`."""
 
 
@@ -117,20 +117,20 @@ def _read_content(path: Path) -> dict[str, Any]:
         content = read_yaml(path)
     except UserError as error:
         raise WorkError(str(error)) from error
-    if _values(content, {}) > VALUES:
-        raise WorkError(f"{path}: holds more than {VALUES} values, counting shared ones anew; it may be hostile")
+    if _count_values(content, {}) > MAX_VALUES:
+        raise WorkError(f"{path}: holds more than {MAX_VALUES} values, counting shared ones anew; it may be hostile")
     if not isinstance(content, dict) or "model" not in content or "tasks" not in content:
         raise WorkError(f"{path}: expected the keys model and tasks")
     return content
 
 
-def _values(block: Any, known: dict[int, int]) -> int:
+def _count_values(block: Any, known: dict[int, int]) -> int:
     """How many values a block holds, shared ones as often as they occur: so often are they copied and printed."""
     if not isinstance(block, (dict, list)):
         return 1
     if id(block) not in known:
         known[id(block)] = 1  # YAML can hold a list inside itself
-        known[id(block)] += sum(_values(v, known) for v in (block.values() if isinstance(block, dict) else block))
+        known[id(block)] += sum(_count_values(v, known) for v in (block.values() if isinstance(block, dict) else block))
     return known[id(block)]
 
 
