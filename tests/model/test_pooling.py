@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,27 @@ from upernet.model.pooling import Pooling, pool, pool_matrix
 def test_adaptive_is_torchs(height: int, width: int, bins: int) -> None:
     x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height * 41 + width))
     torch.testing.assert_close(pool(x, bins, "adaptive"), F.adaptive_avg_pool2d(x, bins), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 6, 7])
+def test_weights_are_exact_up_to_the_rounding_to_float32(bins: int) -> None:
+    """The definitions in float64, in another form: index ranges, and the hat integrated sample by sample."""
+    for size in range(1, 70):
+        adaptive = np.zeros((bins, size))
+        for b in range(bins):
+            first, stop = b * size // bins, -(-(b + 1) * size // bins)
+            adaptive[b, first:stop] = 1 / (stop - first)
+        edges = np.arange(bins + 1)[:, None] * size / bins
+        t = np.clip(edges - np.arange(size), -1, 1)
+        below = np.where(t < 0, (1 + t) ** 2 / 2, 1 - (1 - t) ** 2 / 2)
+        precise = np.diff(below, axis=0) * bins / size
+        assert np.array_equal(pool_matrix(size, bins, "adaptive").numpy(), adaptive.astype(np.float32))
+        assert np.array_equal(pool_matrix(size, bins, "precise").numpy(), precise.astype(np.float32))
+
+
+def test_the_matrices_are_built_on_the_meta_device_too() -> None:
+    with torch.device("meta"):
+        assert pool(torch.empty(2, 3, 9, 7), 2, "precise").shape == (2, 3, 2, 2)
 
 
 def test_precise_by_hand() -> None:

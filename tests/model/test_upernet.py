@@ -120,5 +120,26 @@ def test_parameters_of_the_published_network(classes: int, total: int, entries: 
     assert len(model.state_dict()) == entries
 
 
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("test_resnet", {}),
+        ("test_convnext", {"level_norm": True, "pooling": "precise", "align_corners": True, "pool_scales": (1, 2)}),
+        ("test_vit", {"ppm_order": "upsample_conv", "pool_scales": (3,)}),
+    ],
+)
+def test_exports_with_symbolic_sizes(backbone: str, options: dict[str, Any]) -> None:
+    model, any_size = network(backbone, **options).eval(), torch.export.Dim.DYNAMIC
+    sizes = {"image": {0: any_size, 2: any_size, 3: any_size}}
+    exported = torch.export.export(model, (torch.rand(2, 3, 96, 160),), dynamic_shapes=sizes).module()
+    for batch, height, width in ((1, 64, 64), (3, 65, 97), (1, 77, 128), (2, 160, 160), (1, 192, 101)):
+        image = torch.rand(batch, 3, height, width)
+        with torch.no_grad():
+            ours, theirs = model(image), exported(image)
+        assert ours.keys() == theirs.keys()
+        for name, logits in ours.items():
+            torch.testing.assert_close(theirs[name], logits, rtol=0, atol=1e-5 * logits.std().item())
+
+
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())

@@ -93,9 +93,9 @@ class Backbone(nn.Module):
             c2 … c5, each (B, C_i, about H/s, about W/s).
         """
         size = x.shape[-2:]
-        # Zero is the mean colour here. Only the last, incomplete patch of each row and column is filled up.
-        down, right = (-n % p for n, p in zip(size, self.patch, strict=True))
-        if down or right:
+        if self.patch != (1, 1):
+            # Zero is the mean colour here. Only the last, incomplete patch of each row and column is filled up.
+            down, right = (-(-n // p) * p - n for n, p in zip(size, self.patch, strict=True))
             x = F.pad(x, (0, right, 0, down))
         features: list[Tensor] = self.body(x)[-4:]
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
@@ -118,7 +118,7 @@ class FeaturePyramid(nn.Module):
         self.up2 = nn.ConvTranspose2d(channels, channels, 2, stride=2)
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
-        """Rescale, then cut each level to what covers the unpadded image.
+        """Rescale, then cut each level to the part that covers the unpadded image.
 
         Args:
             features: Four maps (B, C, h, w) at the stride of the patch.
@@ -128,13 +128,14 @@ class FeaturePyramid(nn.Module):
             Four maps (B, C, ceil(H/s), ceil(W/s)).
         """
         c2, c3, c4, c5 = features
-        # Rounding up keeps a 1×1 map alive and agrees with the other levels on an odd one.
-        levels = ((4, self.up4(c2)), (2, self.up2(c3)), (1, c4), (0.5, F.max_pool2d(c5, 2, ceil_mode=True)))
-        cut = []
-        for scale, level in levels:
-            height, width = (-int(-n * scale // p) for n, p in zip(size, self.patch, strict=True))
-            cut.append(level[..., :height, :width])
-        return cut
+        fine = []
+        for scale, level in ((4, self.up4(c2)), (2, self.up2(c3))):
+            height, width = (-(-n * scale // p) for n, p in zip(size, self.patch, strict=True))
+            # Negative padding cuts. With a slice, an exported network would refuse images that fill their last patch if
+            # its example did not, or the other way round: tracing decides whether a slice is contiguous.
+            fine.append(F.pad(level, (0, width - level.shape[-1], 0, height - level.shape[-2])))
+        # Rounding up keeps a 1×1 map alive and agrees with the other levels on an odd one, so neither needs a cut.
+        return [*fine, c4, F.max_pool2d(c5, 2, ceil_mode=True)]
 
 
 def _create(name: str, args: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

@@ -131,13 +131,14 @@ class Decoder(nn.Module):
                     pyramid[f"p{i + 2}"] = self.smooth[i](top)
         if "fused" in needed:
             size = pyramid["p2"].shape[-2:]
-            maps = [_resize(pyramid[level], size, self.align_corners) for level in ("p2", "p3", "p4", "ppm")]
-            pyramid["fused"] = self.fusion(torch.cat(maps, dim=1))
+            coarser = (_resize(pyramid[level], size, self.align_corners) for level in ("p3", "p4", "ppm"))
+            pyramid["fused"] = self.fusion(torch.cat([pyramid["p2"], *coarser], dim=1))
         return {level: pyramid[level] for level in LEVELS if level in wanted}
 
 
 def _resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Bilinear, to (h, w); a map of that size comes back as it is."""
-    if x.shape[-2:] == size:
+    """Resize a map bilinearly to (h, w); a map that has this size already comes back as it is."""
+    # A traced comparison would bind an exported network to sizes for which it comes out as for the example.
+    if not torch.compiler.is_compiling() and x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

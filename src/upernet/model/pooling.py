@@ -1,6 +1,7 @@
-"""Pooling a whole map to a few bins per side, written as two small matrices: A_h X A_wᵀ.
+"""Pooling of a map of any size to a few bins per side, as two small matrix products: A_h X A_wᵀ.
 
-One form serves both rules of the PPM, on every device and in every export format, and is exact for any size of map.
+The matrices are built from the size of the map by tensor operations alone. `torch.export` can therefore trace them with
+symbolic height and width, and an exported network pools maps of every size as this one does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Pooling = Literal["adaptive", "precise"]
 
 
 def pool_matrix(size: int, bins: int, kind: Pooling) -> Tensor:
-    """The weights with which `size` samples of a line are averaged into `bins` bins.
+    """Build the weights with which `size` samples of a line are averaged into `bins` bins.
 
     - adaptive: bin b is the mean of samples floor(b·size/bins) … ceil((b+1)·size/bins) - 1, as in
       `torch.nn.functional.adaptive_avg_pool2d`; bins overlap where size is no multiple of bins. Rows sum to 1.
@@ -26,14 +27,23 @@ def pool_matrix(size: int, bins: int, kind: Pooling) -> Tensor:
       [b·size/bins, (b+1)·size/bins]. The last row sums to less than 1 because of the fade.
 
     Args:
-        size: Samples on the line, at least 1.
+        size: Samples on the line, at least 1; a symbolic size while a graph is traced.
         bins: Bins to average into, at least 1; may exceed `size`.
         kind: Which of the two rules.
 
     Returns:
-        (bins, size) float32, computed in float64.
+        (bins, size) float32 on the CPU, computed in float64.
     """
-    return torch.tensor(_weights(size, bins, kind), dtype=torch.float32)
+    edges = torch.arange(bins + 1, dtype=torch.float64, device="cpu")[:, None] * size
+    samples = torch.arange(size, dtype=torch.float64, device="cpu")
+    if kind == "adaptive":
+        # In units of 1 / bins, where all edges are whole numbers: the sample's interval overlaps that of the bin.
+        inside = (edges[:-1] < (samples + 1) * bins) & (samples * bins < edges[1:])
+        return (inside / inside.sum(dim=1, keepdim=True, dtype=torch.float64)).float()
+    t = (edges / bins - samples).clamp(-1, 1)
+    # Integral from -1 to t of the hat max(0, 1 - |t|).
+    below = torch.where(t < 0, (1 + t) ** 2 / 2, 1 - (1 - t) ** 2 / 2)
+    return (below.diff(dim=0) * bins / size).float()
 
 
 def pool(x: Tensor, bins: int, kind: Pooling) -> Tensor:
@@ -48,25 +58,17 @@ def pool(x: Tensor, bins: int, kind: Pooling) -> Tensor:
         (B, C, bins, bins) of x's type; the sums run in float32 at least, under autocast too.
     """
     exact = torch.promote_types(x.dtype, torch.float32)
+    if torch.compiler.is_compiling():
+        matrices = [pool_matrix(n, bins, kind) for n in x.shape[-2:]]
+    else:
+        matrices = [torch.from_numpy(_known_matrix(n, bins, kind)) for n in x.shape[-2:]]
     # The matrices come from pageable memory, which a non-blocking copy has read before it returns: no wait for the GPU.
-    height, width = (pool_matrix(n, bins, kind).to(x.device, exact, non_blocking=True) for n in x.shape[-2:])
+    height, width = (m.to(x.device, exact, non_blocking=True) for m in matrices)
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         return (height @ (x.to(exact) @ width.T)).to(x.dtype)
 
 
-@lru_cache(maxsize=1024)  # Arrays, not tensors: a tensor cached while a graph is traced would be a fake one for ever.
-def _weights(size: int, bins: int, kind: Pooling) -> NDArray[np.float64]:
-    """(bins, size) float64 of `pool_matrix`."""
-    if kind == "adaptive":
-        first = np.arange(bins) * size // bins
-        last = -(-np.arange(1, bins + 1) * size // bins)
-        samples = np.arange(size)
-        inside = (first[:, None] <= samples) & (samples < last[:, None])
-        adaptive: NDArray[np.float64] = inside / inside.sum(axis=1, keepdims=True)
-        return adaptive
-    edges = np.arange(bins + 1)[:, None] * size / bins
-    t = np.clip(edges - np.arange(size), -1, 1)
-    # Integral from -1 to t of the hat max(0, 1 - |t|).
-    below = np.where(t < 0, (1 + t) ** 2 / 2, 1 - (1 - t) ** 2 / 2)
-    precise: NDArray[np.float64] = np.diff(below, axis=0) * bins / size
-    return precise
+@lru_cache(maxsize=1024)
+def _known_matrix(size: int, bins: int, kind: Pooling) -> NDArray[np.float32]:
+    """`pool_matrix`, computed once; an array, since a tensor made in inference mode could not serve training later."""
+    return pool_matrix(size, bins, kind).numpy()
