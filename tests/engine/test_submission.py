@@ -54,4 +54,4 @@ def test_more_labels_than_a_byte_holds_make_16_bit_files(count: int, mode: str, 
     names = [str(i) for i in range(count)]
     source = bound(Memory(labels=names), Object(labels=names))
     told = written(source, tmp_path, "deep/one", [0, count - 1, IGNORE])
-    assert told == ("my_town/___object/deep/one.png", mode, [0, count - 1, void])
+    assert told == ("my%2Ftown/%2E%2E%2Fobject/deep/one.png", mode, [0, count - 1, void])

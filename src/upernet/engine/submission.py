@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from upernet.data.mixture import LabelledSource, Supervision
-from upernet.files import write_whole
+from upernet.files import file_part, write_whole
 
 
 def writer(folder: Path, source: LabelledSource) -> Callable[[str, str, Supervision, Tensor], None]:
@@ -36,13 +35,8 @@ def writer(folder: Path, source: LabelledSource) -> Callable[[str, str, Supervis
         number = numbers(supervision)
         values = number[groups.cpu().numpy()]  # IGNORE is -1, the last
         picture = Image.fromarray(values.astype(np.uint8 if number.max() <= 255 else np.uint16))
-        path = folder / _plain(source.name) / _plain(task) / dataset.prediction_file(item)
+        path = folder / file_part(source.name) / file_part(task) / dataset.prediction_file(item)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: picture.save(file, format="PNG"))
+        write_whole(path, lambda file: picture.save(file, format="PNG"), durable=False)
 
     return save
-
-
-def _plain(name: str) -> str:
-    """A name as part of a path: a downloaded model must not choose folders."""
-    return re.sub(r"[^\w-]", "_", name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from upernet.errors import UserError
-from upernet.files import write_whole
+from upernet.files import file_part, write_whole
 from upernet.labels import IGNORE, Labels
 from upernet.parse.visualize import sheet
 
@@ -99,7 +98,7 @@ class Prediction:
         }
 
     def save(self, folder: str | Path, stem: str | None = None) -> list[Path]:
-        """Write the label maps, the sheet and the JSON; no file is ever left half written.
+        """Write the label maps, the sheet and the JSON; no file is left half written, unless the power fails.
 
         Args:
             folder: Made if missing.
@@ -123,18 +122,18 @@ class Prediction:
 
         def write(ending: str, fill: Callable[[IO[bytes]], Any]) -> str:
             path = folder / f"{stem}.{ending}"
-            write_whole(path, fill)
+            write_whole(path, fill, durable=False)
             written.append(path)
             return path.name
 
         for task, label_map in self.maps.items():
             picture, void = label_image(label_map, self.labels[task])
             entry = report["tasks"][task]
-            entry["map"] = write(f"{_file_part(task)}.png", partial(picture.save, format="PNG"))
+            entry["map"] = write(f"{file_part(task)}.png", partial(picture.save, format="PNG"))
             entry["unanswered_value"] = void
         for task, values in (self.scores or {}).items():
             save = partial(np.savez_compressed, probabilities=values, names=np.array(self.labels[task].names))
-            report["tasks"][task]["scores"] = write(f"{_file_part(task)}.npz", save)
+            report["tasks"][task]["scores"] = write(f"{file_part(task)}.npz", save)
         page = sheet(self)
         write("parsed.jpg", lambda file: page.save(file, "JPEG", quality=92, subsampling=0))
         # A file name that is no text holds lone surrogates; escaped like this they are valid JSON.
@@ -176,8 +175,3 @@ def label_image(label_map: np.ndarray, labels: Labels) -> tuple[Image.Image, int
 def _describe(labels: Labels, name: str) -> dict[str, Any]:
     class_id = labels.index(name)
     return {"id": class_id, "name": name, "colour": f"#{bytes(labels.colours[class_id]).hex()}"}
-
-
-def _file_part(task: str) -> str:
-    """A task's name as part of a file name: a downloaded model must not choose folders."""
-    return re.sub(r"[^\w-]", "_", task)
