@@ -13,6 +13,7 @@ from upernet.data.config import DataConfig
 from upernet.errors import UserError
 from upernet.files import check_writable, write_whole
 from upernet.plain import to_plain
+from upernet.screen import progress
 
 TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the published multi-scale figures (SPEC D2)."""
@@ -65,7 +66,6 @@ def evaluate(
     from dataclasses import replace
 
     from rich.console import Console
-    from rich.progress import Progress
 
     from upernet.data.mixture import bind_sources
     from upernet.engine.evaluator import evaluate_source
@@ -110,10 +110,8 @@ def evaluate(
         inference = replace(inference, **changes)
         network = network.to(where)
         bound = bind_sources(replace(data, sources=chosen), tasks)
-        screen, status = Console(), Console(stderr=True)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
-        with Progress(console=status, disable=rank > 0 or not status.is_terminal, transient=True) as bar:
-            task = bar.add_task("evaluating", total=images)
+        with progress("evaluating", images, shown=rank == 0) as advance:
             for source in bound.values():
                 results += evaluate_source(
                     network,
@@ -121,13 +119,14 @@ def evaluate(
                     source,
                     inference,
                     device=where,
-                    advance=lambda: bar.advance(task),
+                    advance=advance,
                     save=None if save_predictions is None else writer(save_predictions, source),
                     rank=rank,
                     world=world,
                 )
     if rank > 0:
         return 0
+    screen = Console()
     screen.print(results_table(results, f"{model}; {size_rule(inference)}", inference, further))
     if per_class:
         for result in results:

@@ -6,13 +6,12 @@ Nothing here names torch's types, even for type checkers only: jsonargparse foll
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from upernet.errors import UserError
-from upernet.screen import printable
+from upernet.screen import print_line, progress
 
 
 def predict(
@@ -55,11 +54,11 @@ def predict(
     # A folder that holds `out` holds our own pictures too, from the last time.
     images = {p: place for p, place in found.items() if p in named or not (_is_below(p, out) and _is_ours(p))}
     for error in errors:
-        _tell(str(error), sys.stderr)
+        print_line(str(error), sys.stderr)
     failed = bool(errors)
     if not images:
         if not errors:
-            _tell(f"nothing to do: all images found lie in {out}, the folder for results", sys.stderr)
+            print_line(f"nothing to do: all images found lie in {out}, the folder for results", sys.stderr)
         return 1
 
     from upernet.parse.parser import load
@@ -69,19 +68,19 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; valid: a folder that can be written") from None
-    with _progress(len(images)) as advance:
+    with progress("parsing", len(images), shown=len(images) > 1) as advance:
         for path, target in zip(images, _distinct(images.values()), strict=True):
             try:
                 prediction = parser(path, scores=scores, top=top)
                 prediction.save(out / target.parent, target.name)
             except UserError as error:
                 failed = True
-                _tell(str(error), sys.stderr)
+                print_line(str(error), sys.stderr)
             except Exception as error:
                 failed = True
-                _tell(f"{path}: {' '.join(str(error).split()) or type(error).__name__}", sys.stderr)
+                print_line(f"{path}: {' '.join(str(error).split()) or type(error).__name__}", sys.stderr)
             else:
-                _tell(f"{path}: {prediction.summary()} -> {out / target}.parsed.jpg", sys.stdout)
+                print_line(f"{path}: {prediction.summary()} -> {out / target}.parsed.jpg", sys.stdout)
             advance()
     return int(failed)
 
@@ -100,22 +99,6 @@ def _distinct(places: Iterable[Path]) -> list[Path]:
     return targets
 
 
-@contextmanager
-def _progress(count: int) -> Iterator[Callable[[], object]]:
-    """A bar with the time left, if somebody is watching and there is more than one image; gives what moves it."""
-    if count < 2 or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("parsing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Lines printed meanwhile appear above the bar; those that go to a pipe must stay out of rich's hands.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("parsing", total=count)
-        yield lambda: bar.advance(task)
-
-
 def _is_ours(path: Path) -> bool:
     """Whether `Prediction.save` wrote this picture: a sheet, or a label map beside its JSON."""
     stem = path.name.rsplit(".", 2)[0]
@@ -124,9 +107,3 @@ def _is_ours(path: Path) -> bool:
 
 def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
-
-
-def _tell(line: str, stream: TextIO) -> None:
-    """Print one line; file names may hold what a terminal should not see or cannot show."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from upernet.contract import Task
 from upernet.data.items import Item
@@ -17,6 +15,7 @@ from upernet.data.mixture import LabelledSource
 from upernet.data.source import Source
 from upernet.errors import UserError, WorkError
 from upernet.labels import IGNORE
+from upernet.screen import progress
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,10 @@ def count_classes(
         if limit is not None and limit < len(items):
             items = [items[i * len(items) // limit] for i in range(limit)]
         into = maps if supervision.dense else images
-        for item in _shown(items, f"counting {target} in {source.name}"):
-            into.add(_count_labels(source, item, supervision.annotation, len(share)) @ share)
+        with progress(f"counting {target} in {source.name}", len(items)) as advance:
+            for item in items:
+                into.add(_count_labels(source, item, supervision.annotation, len(share)) @ share)
+                advance()
     # What an image with one label counts; where a task has no maps, any unit will do.
     unit = maps.pixels.sum() / maps.images if maps.images else 1.0
     pixels, beside = maps.pixels + unit * images.pixels, maps.beside + unit * images.beside
@@ -127,8 +128,3 @@ def _count_labels(source: LabelledSource, item: Item, annotation: str | None, co
         wrong = f"{item.annotations.get(str(annotation))}: value {len(counts) - 1} is no label"
         raise WorkError(f"source {source.name!r}: {wrong}; valid: 0 to {count - 1}")
     return counts
-
-
-def _shown(items: list[Item], title: str) -> Iterable[Item]:
-    console = Console(stderr=True)
-    return track(items, title, console=console, transient=True, disable=not console.is_terminal)

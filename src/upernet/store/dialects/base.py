@@ -17,7 +17,7 @@ from upernet.contract import Task
 from upernet.data.sets import SETS, published_classes
 from upernet.errors import UserError
 from upernet.model import UPerNet
-from upernet.screen import printable
+from upernet.screen import print_line, printable
 from upernet.tasks import Semantic
 from upernet.zoo.published import published
 
@@ -79,7 +79,7 @@ class Dialect(Protocol):
 
 def warn(line: str) -> None:
     """Tell on the error stream what a file says and is not heeded, where that costs nobody the model."""
-    print(f"upernet: {printable(line)}", file=sys.stderr)
+    print_line(f"upernet: {line}", sys.stderr)
 
 
 def three(values: Any, what: str, where: str, scale: float = 1.0, low: float = -math.inf) -> tuple[float, float, float]:
