@@ -16,7 +16,7 @@ from typing import IO, Any, ClassVar
 
 import pytest
 
-import upernet.zoo.download
+import upernet.zoo.transfer
 from upernet.errors import UserError, WorkError
 from upernet.zoo.download import cached_path, fetch, file_hash, published_hash
 from upernet.zoo.fetch import fetch_model
@@ -113,7 +113,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("UPERNET_MIRROR", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(upernet.zoo.download, "PAUSE", 0.0)
+    monkeypatch.setattr(upernet.zoo.transfer, "PAUSE", 0.0)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
@@ -151,8 +151,9 @@ def test_the_cache_is_where_other_programs_look(monkeypatch: pytest.MonkeyPatch,
         ("..%2F..%2Fevil.pth", "evil.pth"),
         ("a%5Cb.pth", "b.pth"),
         (".bashrc", "bashrc"),
-        ("a%00b%0A.pth", "a_b_.pth"),
-        ("a b.pth", "a_b.pth"),
+        ("a%00b%0A.pth", "a%00b%0A.pth"),
+        ("a b.pth", "a%20b.pth"),
+        ("model+s=1.2.pth", "model+s=1.2.pth"),
     ],
 )
 def test_file_names_are_harmless(last: str, name: str, cache: Path) -> None:
@@ -384,8 +385,8 @@ def test_nobody_there_is_told() -> None:
 
 
 def test_a_silent_server_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upernet.zoo.download, "TIMEOUT", 0.1)
-    monkeypatch.setattr(upernet.zoo.download, "RETRIES", 0)
+    monkeypatch.setattr(upernet.zoo.transfer, "TIMEOUT", 0.1)
+    monkeypatch.setattr(upernet.zoo.transfer, "RETRIES", 0)
     site.gate = threading.Event()
     with pytest.raises(WorkError, match=r"no answer within 0.1 s after 0 of 1,024,000 bytes; the same command resumes"):
         fetch(f"{site.address}/mm/{NAME}")
@@ -396,7 +397,7 @@ def test_a_silent_server_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_full_disk_is_told(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.mkdir(parents=True)
     (cache / f"{NAME}.part").symlink_to("/dev/full")
-    monkeypatch.setattr(upernet.zoo.download, "_discard", lambda part: None)
+    monkeypatch.setattr(upernet.zoo.transfer, "discard", lambda part: None)
     with pytest.raises(WorkError, match=r"No space left on device.*the same command resumes") as error:
         fetch(f"{site.address}/mm/{NAME}")
     assert f"{site.address}/mm/{NAME}" in one_line(error)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from upernet.errors import UserError, WorkError
-from upernet.zoo.download import ELSEWHERE, checked_mirror
+from upernet.zoo.download import checked_mirror
+from upernet.zoo.transfer import ELSEWHERE
 
 
 def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = None) -> Path:
