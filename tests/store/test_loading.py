@@ -51,8 +51,7 @@ def test_what_is_published_and_not_read_says_why() -> None:
 
 def test_a_shipped_model_is_found_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upernet.zoo.shipped.SHIPPED", folder.parent)
-    monkeypatch.setattr("upernet.store.loading.SHIPPED", folder.parent)
-    assert shipped_models() == ["m"]
+    assert shipped_models() == {"m": folder}
     assert find_model("m") == [folder]
     assert "shipped inside is m, upernet models" in told("n")
 

@@ -44,9 +44,9 @@ def models(pattern: str = "", json: bool = False) -> int:
         UserError: If no model fits the pattern.
     """
     from upernet.zoo.published import published
-    from upernet.zoo.shipped import SHIPPED, shipped_models
+    from upernet.zoo.shipped import shipped_models
 
-    records = [_shipped(SHIPPED / name) for name in shipped_models()]
+    records = [_shipped(folder) for folder in shipped_models().values()]
     records += [_record(model) for model in published()]
     found = [r for r in records if _fits(r, pattern.lower())]
     if not found:

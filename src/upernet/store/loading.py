@@ -16,7 +16,7 @@ from upernet.store.native import CONFIG, WEIGHTS, is_native, read_model_config
 from upernet.store.weights import check_tensors, load_weights
 from upernet.zoo.fetch import fetch_model
 from upernet.zoo.published import find_published
-from upernet.zoo.shipped import SHIPPED, shipped_models
+from upernet.zoo.shipped import shipped_models
 
 
 def load_model(
@@ -68,8 +68,8 @@ def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = No
         return [path for one in model for path in find_model(one, mirror)]
     if "://" in str(model):
         return [fetch_model(str(model), mirror)]
-    if is_native(SHIPPED / str(model)) and not Path(model).exists():
-        return [SHIPPED / str(model)]
+    if str(model) in shipped_models() and not Path(model).exists():
+        return [shipped_models()[str(model)]]
     if Path(model).exists():
         if (Path(model) / CONFIG).is_file() and not is_native(Path(model)):
             raise UserError(f"{model}: holds {CONFIG}, but no {WEIGHTS} beside it")

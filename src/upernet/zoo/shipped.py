@@ -1,4 +1,4 @@
-"""The models inside the package."""
+"""The models inside the package. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
-def shipped_models() -> list[str]:
-    """Names of the models inside the package."""
-    return sorted(p.parent.name for p in SHIPPED.glob("*/config.yaml"))
+def shipped_models() -> dict[str, Path]:
+    """Folders of the models inside the package by the name to load them with, sorted by name."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/config.yaml"))}
