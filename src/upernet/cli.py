@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from upernet.commands import COMMANDS, find_command
 from upernet.errors import UserError, WorkError
 from upernet.options import read_options
+from upernet.screen import print_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,27 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if words else 2
     if words[0] not in COMMANDS:
-        print(f"upernet: no command {words[0]!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        print_line(f"upernet: no command {words[0]!r}; commands: {', '.join(COMMANDS)}", sys.stderr)
         return 2
     try:
         return find_command(words[0])(**read_options(words[0], words[1:]))
     except UserError as error:
-        print(f"upernet: {error}", file=sys.stderr)
+        print_line(f"upernet: {error}", sys.stderr)
         return 1 if isinstance(error, WorkError) else 2
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; the interpreter must not flush at exit
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"upernet: {where}{error.strerror or error}", file=sys.stderr)
+        print_line(f"upernet: {where}{error.strerror or error}", sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("lightning", "torchmetrics", "tensorboard", "scipy"):
             raise
-        print(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[train]'", file=sys.stderr)
+        print_line(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[train]'", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("upernet: stopped", file=sys.stderr)
+        print_line("upernet: stopped", sys.stderr)
         return 130
 
 

@@ -16,6 +16,7 @@ from upernet.data.config import DataConfig
 from upernet.errors import UserError, WorkError, check
 from upernet.files import check_writable, write_whole
 from upernet.plain import to_plain
+from upernet.screen import progress
 
 PHOTO = (512, 683)
 """Height and width of a photograph of a data set that is not known by its classes."""
@@ -126,7 +127,7 @@ def benchmark(
                 absent[peer] = str(error)
             except Exception as error:  # whatever other software does, the rest is measured
                 absent[peer] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        with _progress(images * len(implementations)) as advance:
+        with progress("measuring", images * len(implementations)) as advance:
             costs = measure(implementations, where, precision, images, advance)
     report: dict[str, Any] = {
         "model": name,
@@ -211,18 +212,6 @@ def _out_of_memory(said: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise WorkError(said) from None
-
-
-@contextmanager
-def _progress(runs: int) -> Iterator[Callable[[], object]]:
-    """A bar with the time left, if somebody is watching; gives what moves it."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    status = Console(stderr=True)
-    with Progress(console=status, disable=not status.is_terminal, transient=True) as bar:
-        task = bar.add_task("measuring", total=runs)
-        yield lambda: bar.advance(task)
 
 
 def _now() -> str:

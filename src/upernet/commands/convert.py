@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
 from upernet.errors import UserError
-from upernet.screen import printable
+from upernet.screen import print_line
 
 
 def convert(
@@ -50,7 +51,7 @@ def convert(
     model, tasks, inference = load_model(sources[0] if len(sources) == 1 else sources, trust, mirror)
     unknown = [name for name in drop if name not in tasks]
     if unknown:
-        raise UserError(f"--drop {unknown[0]}: no task; tasks: {printable(', '.join(tasks))}")
+        raise UserError(f"--drop {unknown[0]}: no task; tasks: {', '.join(tasks)}")
     if drop:
         kept = {name: task for name, task in tasks.items() if name not in drop}
         if not kept:
@@ -66,5 +67,5 @@ def convert(
         write_foreign(place, to, model, tasks, inference)
     parameters = sum(p.numel() for p in model.parameters())
     what = ", ".join(f"{name} ({len(task.classes)} classes)" for name, task in tasks.items())
-    print(printable(f"{target}: {model.config.backbone}, {parameters / 1e6:.1f} million parameters, {what}"))
+    print_line(f"{target}: {model.config.backbone}, {parameters / 1e6:.1f} million parameters, {what}", sys.stdout)
     return 0

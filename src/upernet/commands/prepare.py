@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from upernet.errors import UserError
+from upernet.screen import print_line, progress
 
 if TYPE_CHECKING:
     from upernet.data.prepare.jobs import Job, Outcome
@@ -54,7 +54,7 @@ def prepare(inputs: list[str], sbd: str | None = None, workers: int = 0) -> int:
     preparation = PREPARATIONS[name](root, **folders)
     outcomes = _run(preparation, workers)
     for line in preparation.finish(outcomes):
-        print(line, flush=True)
+        print_line(line, sys.stdout)
     return int(any(outcome.fault for outcome in outcomes.values()))
 
 
@@ -65,28 +65,13 @@ def _run(preparation: Preparation, workers: int) -> dict[Job, Outcome]:
     jobs = preparation.jobs()
     outcomes: dict[Job, Outcome] = {}
     faults = 0
-    with closing(run_jobs(jobs, preparation.recipe, workers)) as done, _progress(len(jobs)) as advance:
+    with closing(run_jobs(jobs, preparation.recipe, workers)) as done, progress("preparing", len(jobs)) as advance:
         for outcome in done:
             outcomes[outcome.job] = outcome
             faults += bool(outcome.fault)
             if outcome.fault and faults <= TOLD:
-                print(f"upernet: {outcome.fault}", file=sys.stderr, flush=True)
+                print_line(f"upernet: {outcome.fault}", sys.stderr)
             advance()
     if faults > TOLD:
-        print(f"upernet: and {faults - TOLD:,} more failed", file=sys.stderr)
+        print_line(f"upernet: and {faults - TOLD:,} more failed", sys.stderr)
     return outcomes
-
-
-@contextmanager
-def _progress(count: int) -> Iterator[Callable[[], object]]:
-    """A bar with the time left, if somebody is watching; gives what moves it."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("preparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task("preparing", total=count)
-        yield lambda: bar.advance(task)
