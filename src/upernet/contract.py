@@ -38,11 +38,11 @@ class Loss(Configurable, ABC):
     weight: float = 1.0
     """Factor of this term in the task's loss."""
 
-    def __post_init__(self) -> None:
-        check("weight", self.weight, 0)
-
     needs_map: ClassVar[bool] = False
     """Whether it weighs pixels against one another, so that a task that answers once per image cannot have it."""
+
+    def __post_init__(self) -> None:
+        check("weight", self.weight, 0)
 
     def bind(self, classes: Labels) -> None:
         """Called once with the task's classes, to refuse what does not fit them."""
@@ -75,11 +75,11 @@ class Task(Configurable, ABC):
     auxiliary: bool = False
     """Trained, but neither predicted nor evaluated."""
 
-    def __post_init__(self) -> None:
-        check("weight", self.weight, 0)
-
     maps: ClassVar[bool] = True
     """Whether the answer is a map; a task that answers once per image cannot learn from one."""
+
+    def __post_init__(self) -> None:
+        check("weight", self.weight, 0)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -170,8 +170,8 @@ def _make_parser(name: str, function: Callable[..., int]) -> Any:
         parser.add_argument(
             "--config",
             action="config",
-            help="YAML file, own or shipped; later ones change earlier ones, and each the file that its key `base` "
-            "names, relative to it.",
+            help="YAML file, own or shipped. A later file changes earlier ones. A file also changes the one that its "
+            "key `base` names, a path relative to it.",
         )
     parser.add_function_arguments(function, as_positional=False, skip=skip)
     return parser
