@@ -1,4 +1,4 @@
-"""Where to compute, and how want of memory shows."""
+"""The device to compute on, and how to recognise that memory ran out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from upernet.errors import UserError
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """The device a user means.
+    """Find the device that a user names.
 
     Args:
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
@@ -28,5 +28,8 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether this is what Python or PyTorch raises where memory does not suffice; on a CPU only the text tells."""
+    """Whether an error means that memory ran out, on a CPU or a GPU.
+
+    On a CPU, PyTorch raises a plain `RuntimeError`, which only its text identifies.
+    """
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

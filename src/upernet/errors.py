@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake of the caller's, told in one line that holds the bad value and a valid one."""
+    """Misuse by the caller. The message is one line that holds the bad value and a valid one."""
 
 
 class WorkError(UserError):
-    """Work that failed although the command was right: a damaged file, a loss that is not a number."""
+    """Work that failed although the command was right, such as reading a damaged file. The message is one line."""
 
 
 def check(name: str, value: float | None, low: float, high: float = float("inf"), example: object = 1) -> None:

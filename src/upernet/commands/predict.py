@@ -40,7 +40,7 @@ def predict(
         Exit status: 0, or 1 if an input could not be parsed (the others are).
 
     Raises:
-        UserError: If the model, the device, `top` or `out` is none that can be used.
+        UserError: If the model, the device, `top` or `out` cannot be used.
     """
     from upernet.data.inputs import find_images
 

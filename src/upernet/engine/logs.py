@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, `metrics.csv`, TensorBoard events and tables."""
+"""How a run reports: a progress bar, `metrics.csv`, TensorBoard events and tables."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from upernet.tasks.metrics import AVERAGED, PARTS
 
 
 def ignore_rule(results: Sequence[Result]) -> str:
-    """What counts in figures of `evaluate_source`, in words."""
+    """Describe which labels and pixels count in the figures of `evaluate_source`."""
     rule = "arg-max among the labels of the source, unlabelled pixels ignored"
-    return f"{rule}; for parts they are no part" if any(PARTS in r.values for r in results) else rule
+    return f"{rule}; for parts they count as 'no part'" if any(PARTS in r.values for r in results) else rule
 
 
 def size_rule(inference: InferenceConfig) -> str:
-    """At which size images are shown, in words."""
+    """Describe the size at which the network sees images."""
     if inference.scale_of == "image":
         return "the image's own size times the scale, aspect kept"
     longer = f"longer side at most {inference.max_side}" if inference.max_side else "longer side whatever it becomes"
@@ -36,7 +36,7 @@ def size_rule(inference: InferenceConfig) -> str:
 
 
 def protocol(inference: InferenceConfig) -> str:
-    """How images are shown and figures taken, in words."""
+    """Describe the windows, scales and mirror images of a measurement."""
     how = "whole image"
     if inference.window and inference.stride:
         (h, w), (down, across) = inference.window, inference.stride
@@ -53,6 +53,12 @@ class RunLog:
     COLUMNS = ("step", "phase", "source", "task", "metric", "value")
 
     def __init__(self, folder: Path, first_step: int):
+        """Open the files.
+
+        Args:
+            folder: The run's.
+            first_step: Steps taken before; later rows and events of an interrupted run are dropped.
+        """
         self.folder = folder
         self.path = folder / "metrics.csv"
         from torch.utils.tensorboard import SummaryWriter  # evaluation prints tables without it
@@ -61,7 +67,7 @@ class RunLog:
         self._keep_rows_until(first_step)
 
     def _keep_rows_until(self, step: int) -> None:
-        """Rows of steps that a resumed run will take again would appear twice."""
+        """Drop rows of later steps: a resumed run takes those steps again, and its rows would appear twice."""
         rows: list[list[str]] = []
         if step and self.path.is_file():
             with self.path.open(newline="") as file:
@@ -79,23 +85,23 @@ class RunLog:
         self.board.flush()
 
     def training(self, step: int, losses: Mapping[str, float], **values: float) -> None:
-        """Running losses by task, and learning rate, seconds per step and share of waiting for data."""
+        """Record the running losses by task, and further values such as the learning rate and the seconds per step."""
         rows = [(step, "train", "", task, "loss", loss) for task, loss in losses.items()]
         self._write(rows + [(step, "train", "", "", name, value) for name, value in values.items()])
 
     def validation(self, step: int, results: Sequence[Result]) -> None:
-        """Every metric of every source and task."""
+        """Record every metric of every source and task."""
         self._write([(step, "val", r.source, r.task, name, v) for r in results for name, v in r.values.items()])
 
     def picture(self, step: int, sheet: Image.Image) -> None:
-        """A sheet of predictions."""
+        """Save a sheet of predictions as JPEG and among the TensorBoard events."""
         (self.folder / "previews").mkdir(exist_ok=True)
         path = self.folder / "previews" / f"step_{step:06d}.jpg"
         write_whole(path, lambda file: sheet.save(file, "JPEG", quality=88))
         self.board.add_image("previews", np.asarray(sheet), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Finish the event file."""
+        """Close the file of TensorBoard events."""
         self.board.close()
 
 
@@ -110,7 +116,14 @@ class StepProgress:
         self.first, self.begin, self.printed = first, time.monotonic(), time.monotonic()
 
     def step(self, step: int, losses: Mapping[str, float], waited: float, took: float) -> None:
-        """Note a step, its seconds and those of them that it waited for data."""
+        """Count a step.
+
+        Args:
+            step: Its number, from 1.
+            losses: By task.
+            waited: Seconds that it waited for data.
+            took: Seconds that it took, waiting included.
+        """
         for name, loss in losses.items():
             self.losses[name] = loss if name not in self.losses else 0.95 * self.losses[name] + 0.05 * loss
         share = 0.05 if self.seconds else 1.0
@@ -127,7 +140,7 @@ class StepProgress:
 
 @contextmanager
 def training_progress(console: Console, steps: int, first: int) -> Iterator[StepProgress]:
-    """A bar with steps, time left, current losses and the share of time spent waiting for data."""
+    """Show a bar with steps, time left, running losses and the share of time spent waiting for data."""
     columns = (
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -143,13 +156,13 @@ def training_progress(console: Console, steps: int, first: int) -> Iterator[Step
 def results_table(
     results: Sequence[Result], title: str, inference: InferenceConfig | None = None, further: bool = False
 ) -> Table:
-    """One row per source and task, values in per cent, and the mean of each task that several sources measure.
+    """Build a table of one row per source and task, in per cent, and the means of tasks that several sources measure.
 
     Args:
         results: What was measured.
-        title: Stands above.
-        inference: How, told below if it is given.
-        further: Show figures of other protocols too.
+        title: Title of the table.
+        inference: Protocol to describe below the table; left out if none.
+        further: Show the metrics beside the headline of other protocols too.
     """
     caption = ignore_rule(results) if inference is None else f"{protocol(inference)}; {ignore_rule(results)}"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
@@ -168,7 +181,7 @@ def results_table(
 
 
 def means(results: Sequence[Result]) -> dict[tuple[str, str], list[float]]:
-    """Headline values of each task that several sources measure."""
+    """Collect, by task and metric, the headline values of tasks that several sources measure."""
     groups: dict[tuple[str, str], list[float]] = {}
     for r in results:
         metric, value = next(iter(r.values.items()))
@@ -177,7 +190,7 @@ def means(results: Sequence[Result]) -> dict[tuple[str, str], list[float]]:
 
 
 def per_class_table(result: Result) -> Table:
-    """One row per class of a result, values in per cent; classes that the means leave out are dimmed."""
+    """Build a table of one row per class, in per cent; classes that the means leave out are dimmed."""
     table = Table(title=f"{result.source} · {result.task}", title_justify="left")
     table.add_column("class")
     columns = [c for c in dict.fromkeys(name for row in result.per_class.values() for name in row) if c != AVERAGED]

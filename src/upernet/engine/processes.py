@@ -1,4 +1,4 @@
-"""How many processes work together, as torchrun or a job scheduler started them, and how they join."""
+"""The processes that torchrun or a job scheduler started together, and how they join and part."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build_fabric(run: RunConfig, *, uneven: bool = False) -> Fabric:
     Raises:
         UserError: If srun was not told how many processes belong on a machine, or a process sees too few GPUs.
     """
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its notes would stand between ours
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its notes would interrupt the lines of the run
     environment, machines = _environment(), 1
     if environment is None:
         fabric = Fabric(accelerator=run.device, devices=1, precision=run.precision)
@@ -89,7 +89,7 @@ def join(device: str) -> Iterator[tuple[int, int, torch.device]]:
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(days=7))
     if found.type == "cuda":
         found = torch.device("cuda", environment.local_rank() % torch.cuda.device_count())
-        torch.cuda.set_device(found)  # nothing that names no device shall go to the first
+        torch.cuda.set_device(found)  # "cuda" without a number now means this one
     try:
         yield rank, world, found
     finally:
@@ -97,11 +97,11 @@ def join(device: str) -> Iterator[tuple[int, int, torch.device]]:
 
 
 def _leave() -> None:
-    """Part from the other processes, which Fabric leaves open where they talk by gloo.
+    """Leave the process group, which Fabric keeps open with gloo.
 
-    A thread of gloo that still holds a tensor when Python ends would abort this process, its work done. The network's
-    own hold on the group is dropped first (but for what a traceback holds), so that the group's end waits for its
-    threads, and with them for what they do with the others; Ctrl-C ends the process then.
+    A thread of gloo that still holds a tensor when Python ends would abort this process after its work is done. The
+    network's own reference to the group is dropped first (a traceback may hold another), so that destroying the group
+    waits for its threads and for what they exchange with the others. Ctrl-C ends the process meanwhile.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.collect()
@@ -110,7 +110,7 @@ def _leave() -> None:
 
 
 def _environment() -> ClusterEnvironment | None:
-    """Who started several processes, and which of them this is; none for a process on its own.
+    """Find what started several processes and which of them this is; none for a process on its own.
 
     Raises:
         UserError: If srun was not told how many processes belong on a machine.

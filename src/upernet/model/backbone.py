@@ -53,8 +53,8 @@ class Backbone(nn.Module):
                 before it pads them, as timm does and published segmentation networks do not.
 
         Raises:
-            UserError: If timm has no such model, or it refuses `args`, or it cannot give four levels, or what is no
-                Swin is given `shift_first`.
+            UserError: If timm has no such model, or it refuses `args`, or it cannot give four levels, or a
+                backbone other than a Swin is given `shift_first`.
         """
         super().__init__()
         args = dict(args)

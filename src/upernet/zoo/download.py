@@ -56,7 +56,7 @@ def published_hash(name: str) -> str | None:
 
 
 def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None) -> Path:
-    """The file of an address, from the cache if it is there, otherwise downloaded into it.
+    """Find the file of an address in the cache, or download it there.
 
     Args:
         address: `https://…` or `http://…`.
@@ -68,7 +68,7 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
         Path of the whole, checked file.
 
     Raises:
-        UserError: If the address, the hash or the mirror is none.
+        UserError: If the address, the hash or the mirror is malformed.
         WorkError: If the file cannot be had, or is not the one that was published.
     """
     path = cached_path(address)

@@ -9,7 +9,7 @@ from upernet.zoo.hub import fetch_hub
 
 
 def fetch_model(address: str, mirror: str | None = None) -> Path:
-    """Weights by address.
+    """Fetch the weights of a model by address.
 
     Args:
         address: `https://…` of a file, or `hf://owner/name` or `hf://owner/name@revision` of a hub repository.

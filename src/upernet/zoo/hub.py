@@ -15,7 +15,7 @@ from upernet.zoo.transfer import ELSEWHERE
 
 
 def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = None) -> Path:
-    """A repository of the Hugging Face hub: its settings and weights, in the hub's own cache (`HF_HOME`).
+    """Fetch the settings and weights of a Hugging Face hub repository into the hub's own cache (`HF_HOME`).
 
     `pytorch_model.bin`, whole or in shards, is fetched only where there is no safetensors file.
 
@@ -29,7 +29,7 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
         Folder of the files.
 
     Raises:
-        UserError: If `repo`, the revision or the mirror is none.
+        UserError: If `repo`, the revision or the mirror is malformed.
         WorkError: If the repository cannot be had.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, flags=re.ASCII):
@@ -72,7 +72,7 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
 
 @contextmanager
 def _hub_bars() -> Iterator[None]:
-    """The hub's progress bars only if somebody is watching."""
+    """Let the hub show its progress bars only if stderr is a terminal."""
     from huggingface_hub import utils
 
     quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()  # type: ignore[attr-defined]

@@ -13,13 +13,13 @@ TABLE = Path(__file__).parent / "published.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published model; none stands for what its publishers do not tell.
+    """One published model. None stands for what its publishers do not state.
 
     Attributes:
         name: File name of the weights without date, hash and suffix; the folder's where there are several files.
         dataset: `cityscapes`, `ade20k`, `voc` or `broden_plus`.
-        backbone: In words; IN-21K and the like name the images it was pre-trained on where the zoo has several.
-        classes: Classes of its output: the data set whose classes they are.
+        backbone: Its name as published, with the data it was pre-trained on (such as IN-21K) where the zoo has several.
+        classes: The data set whose classes the network has.
         addresses: The weights: one file, or the authors' pair of encoder and decoder.
         sha256: First digits of the file's sha256, which its name carries.
         hub: The same weights, converted, on the Hugging Face hub.
