@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import bytecode  # noqa: F401  before PyTorch, which it concerns
+import compiled_modules  # noqa: F401  before PyTorch, which it concerns
 import pytest
 import torch
 from fake_data import everything

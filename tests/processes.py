@@ -1,6 +1,7 @@
-"""Commands in processes of their own that are forked from one that has imported everything.
+"""Commands in processes of their own, forked from a server that has imported everything.
 
-A fresh Python takes many times as long to import torch and Lightning as a small training takes.
+A fresh Python takes many times as long to import PyTorch and Lightning as to train a small network. A forked process
+does not end as a fresh one does: `tests/engine/test_processes.py` lets torchrun start two of those.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ PRELOAD = [
     "upernet.tasks.part",
     "upernet.tasks.scene",
 ]
-"""What a child finds imported: a test module starts by importing pytest, the commands import the rest when they run."""
+"""What a process finds imported: pytest, which a child of pytest loads, and what the commands import when they run."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOAD)
 
 TIMEOUT = 240
-"""Seconds after which a process hangs, on a machine that does other things too."""
+"""Seconds after which a process counts as hanging, on a machine that does other things too."""
 
 Starter = Callable[[int, int], dict[str, str]]
 """From a rank, 0 or 1, and a port to the environment variables with which a program starts this rank."""

@@ -1,7 +1,7 @@
-"""Keeps the compiled modules of a test session where the environment forbids to write them beside the sources.
+"""Compiled modules of a test session, kept in a folder of their own where the environment forbids them elsewhere.
 
-Containers often do, by PYTHONDONTWRITEBYTECODE. Every process that a test starts would then compile PyTorch anew, which
-takes longer than all else that it does. To be imported before PyTorch.
+Containers often set PYTHONDONTWRITEBYTECODE. Every process that a test starts would then compile PyTorch anew, which
+takes longer than all else that it does. Import this module before PyTorch. Nothing happens where PyTorch is compiled.
 """
 
 from __future__ import annotations
