@@ -13,7 +13,7 @@ from torch import Tensor
 from upernet.errors import UserError, WorkError
 from upernet.store.archives import read_checkpoint, read_index, read_settings
 from upernet.store.dialects.base import Checkpoint
-from upernet.store.dialects.keys import some
+from upernet.store.dialects.keys import first_few
 from upernet.zoo.download import file_hash, published_hash
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -51,7 +51,7 @@ def open_checkpoint(paths: Sequence[Path]) -> Checkpoint:
         half = _authors_half(found.keys())
         found = {half + k: v for k, v in found.items()}
         if twice := tensors.keys() & found.keys():
-            raise UserError(f"{name}: both hold {some(twice)}; give the files of one model")
+            raise UserError(f"{name}: both hold {first_few(twice)}; give the files of one model")
         tensors |= found
         if isinstance(content, dict) and isinstance(content.get("meta"), dict):
             meta |= content["meta"]
@@ -126,12 +126,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise WorkError(f"{path}: holds no state dict, names with tensors")
     if others := [f"{k} ({type(v).__name__})" for k, v in tensors.items() if k not in named]:
         raise WorkError(
-            f"{path}: {len(others)} of {len(tensors)} entries of its state dict are no tensors: {some(others)}"
+            f"{path}: {len(others)} of {len(tensors)} entries of its state dict are no tensors: {first_few(others)}"
         )
     for _ in _WRAPPERS:  # each may be there once, and what a training loop keeps beside the network has none
         prefix = next((w for w in _WRAPPERS if sum(k.startswith(w) for k in named) > len(named) / 2), "")
         if twice := [k for k in named if prefix and k.startswith(prefix) and k.removeprefix(prefix) in named]:
-            raise WorkError(f"{path}: holds {some(twice)} with and without {prefix!r}; one of them is valid")
+            raise WorkError(f"{path}: holds {first_few(twice)} with and without {prefix!r}; one of them is valid")
         named = {k.removeprefix(prefix): v for k, v in named.items()}
     return named
 

@@ -20,9 +20,9 @@ from upernet.model.build import build_on_meta
 from upernet.plain import to_plain
 from upernet.store.checkpoints import WEIGHTS, open_checkpoint
 from upernet.store.dialects import csail, huggingface, mmseg, smp
-from upernet.store.dialects.backbones import same_answers
+from upernet.store.dialects.backbones import computes_the_same
 from upernet.store.dialects.base import Checkpoint, Dialect, Reading
-from upernet.store.dialects.keys import some
+from upernet.store.dialects.keys import first_few
 from upernet.store.weights import check_tensors
 
 DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
@@ -58,7 +58,7 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
                 raise WorkError(f"{name}: looks like one of {dialect.SOFTWARE}, but is damaged ({said})") from error
             return dialect.NAME, reading
     known = ", ".join(dialect.SOFTWARE for dialect in DIALECTS)
-    raise UserError(f"{name}: no UPerNet by its tensors ({some(keys) or 'none'}); read are those of {known}")
+    raise UserError(f"{name}: no UPerNet by its tensors ({first_few(keys) or 'none'}); read are those of {known}")
 
 
 def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:
@@ -79,7 +79,7 @@ def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task
     beside: dict[str, Any] = {"meta": said} if dialect is mmseg else {"settings": said}
     again = dialect.read(Checkpoint(place.name, tensors, **beside))
     config, found = model.config, again.config
-    if not same_answers(config.backbone, config.backbone_args, found.backbone, found.backbone_args):
+    if not computes_the_same(config.backbone, config.backbone_args, found.backbone, found.backbone_args):
         raise UserError(
             f"{to}: cannot hold backbone {config.backbone!r} with {config.backbone_args}; "
             f"it would be read as {found.backbone!r} with {found.backbone_args}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from upernet.errors import WorkError
-from upernet.store.dialects.keys import some
+from upernet.store.dialects.keys import first_few
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,5 +64,6 @@ def check_tensors(
         config = network.config
         backbone = f"{config.backbone} {config.backbone_args or ''}".strip()
         raise WorkError(
-            f"{where}: {len(wrong)} tensors do not fit the network, width {config.width} on {backbone}: {some(wrong)}"
+            f"{where}: {len(wrong)} tensors do not fit the network, width {config.width} on {backbone}: "
+            f"{first_few(wrong)}"
         )

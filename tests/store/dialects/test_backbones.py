@@ -12,7 +12,7 @@ from torch import Tensor
 from upernet.errors import UserError
 from upernet.model.backbone import Backbone
 from upernet.store.dialects import huggingface, mmseg
-from upernet.store.dialects.backbones import identify, measure, same_answers
+from upernet.store.dialects.backbones import computes_the_same, identify_backbone, inspect_backbone
 
 
 @cache
@@ -66,7 +66,7 @@ SWIN = {"type": "SwinTransformer", "window_size": 7}
     ],
 )
 def test_settings_for_mmsegmentation(name: str, expected: dict[str, Any]) -> None:
-    assert mmseg._backbone(measure(tensors(name), name), name) == expected
+    assert mmseg._backbone(inspect_backbone(tensors(name), name), name) == expected
 
 
 OUT = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
@@ -99,7 +99,7 @@ OUT = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     ],
 )
 def test_settings_for_hugging_face(name: str, expected: dict[str, Any]) -> None:
-    assert huggingface._backbone_config(measure(tensors(name), name), name) == expected | OUT
+    assert huggingface._backbone_config(inspect_backbone(tensors(name), name), name) == expected | OUT
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_settings_for_hugging_face(name: str, expected: dict[str, Any]) -> None:
 )
 def test_what_a_layout_cannot_hold_is_told_in_one_line(write: Any, name: str) -> None:
     with pytest.raises(UserError, match=f"this model has '{name}'; 'resnet50c?' can be written$"):
-        write(measure(tensors(name), name), name)
+        write(inspect_backbone(tensors(name), name), name)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_a_layout_cannot_hold_is_told_in_one_line(write: Any, name: str) ->
 )
 def test_backbones_are_told_from_their_tensors(name: str) -> None:
     """Grouped and wide ones go by their names too."""
-    assert identify(tensors(name), "x") == (name, {}, backbone(name).channels)
+    assert identify_backbone(tensors(name), "x") == (name, {}, backbone(name).channels)
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_backbones_are_told_from_their_tensors(name: str) -> None:
 def test_networks_that_answer_the_same(
     name: str, args: dict[str, Any], other: str, others: dict[str, Any], same: bool
 ) -> None:
-    assert same_answers(name, args, other, others) is same
+    assert computes_the_same(name, args, other, others) is same

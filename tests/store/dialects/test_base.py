@@ -8,7 +8,7 @@ import torch
 
 from upernet.errors import UserError
 from upernet.screen import printable
-from upernet.store.dialects.base import class_names, pool_scales, three
+from upernet.store.dialects.base import class_names, pool_scales, rgb_values
 
 
 def test_class_names_follow_the_count_where_a_file_says_none() -> None:
@@ -74,7 +74,7 @@ def test_a_palette_is_whole_or_left_out(palette: object, capsys: pytest.CaptureF
 )
 def test_deviations_are_three_positive_numbers(std: object) -> None:
     with pytest.raises(UserError, match=r"^x.pth: std .* is not three numbers above 0; for example \[0.229, 0.224"):
-        three(std, "std", "x.pth", low=0)
+        rgb_values(std, "std", "x.pth", low=0)
 
 
 def test_bins_are_numbers() -> None:

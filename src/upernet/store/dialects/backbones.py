@@ -92,13 +92,13 @@ class ResNet:
         return [c // 4 for c in self.channels] if self.bottleneck else self.channels
 
     @property
-    def known(self) -> str | None:
+    def standard_name(self) -> str | None:
         """`resnet18` … `resnet152` if the blocks are those of one, else none."""
         return _RESNETS.get((self.bottleneck, tuple(self.depths)))
 
     def identify(self) -> tuple[str, dict[str, Any]]:
         """The timm name and its arguments."""
-        name = self.known
+        name = self.standard_name
         args: dict[str, Any] = {}
         if name is None:
             name = "resnet50" if self.bottleneck else "resnet18"
@@ -164,12 +164,14 @@ class Swin:
         return "swin_tiny_patch4_window7_224", {"depths": self.depths, **shape}
 
 
-def family(tensors: Mapping[str, Tensor]) -> str | None:
+def backbone_family(tensors: Mapping[str, Tensor]) -> str | None:
     """The family of a backbone in our names: `deep` or `plain` (ResNet by its stem), `convnext`, `swin` or none."""
     return next((name for name, signs in _SIGNATURES.items() if all(PREFIX + s in tensors for s in signs)), None)
 
 
-def measure(tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str) -> ResNet | ConvNeXt | Swin:
+def inspect_backbone(
+    tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str
+) -> ResNet | ConvNeXt | Swin:
     """The architecture of a backbone, from the shapes of its tensors.
 
     Args:
@@ -194,15 +196,15 @@ def measure(tensors: Mapping[str, Tensor], where: str, named: Callable[[str], st
         raise UserError(f"{where}: the backbone's tensors have shapes that no ResNet, ConvNeXt or Swin has") from error
 
 
-def identify(
+def identify_backbone(
     tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str
 ) -> tuple[str, dict[str, Any], list[int]]:
-    """The timm name of a backbone, its arguments, and the channels of c2 … c5. Arguments and errors as in `measure`."""
-    shape = measure(tensors, where, named)
+    """The timm name of a backbone, its arguments, and the channels of c2 … c5; errors as `inspect_backbone`."""
+    shape = inspect_backbone(tensors, where, named)
     return *shape.identify(), shape.channels
 
 
-def same_answers(name: str, args: dict[str, Any], other: str, others: dict[str, Any]) -> bool:
+def computes_the_same(name: str, args: dict[str, Any], other: str, others: dict[str, Any]) -> bool:
     """Whether two timm models compute the same in evaluation mode, given the same tensors.
 
     Both are built without memory and compared module by module: strides, dilations, activations, blur pools, epsilons,

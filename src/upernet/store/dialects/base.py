@@ -82,7 +82,9 @@ def warn(line: str) -> None:
     print_line(f"upernet: {line}", sys.stderr)
 
 
-def three(values: Any, what: str, where: str, scale: float = 1.0, low: float = -math.inf) -> tuple[float, float, float]:
+def rgb_values(
+    values: Any, what: str, where: str, scale: float = 1.0, low: float = -math.inf
+) -> tuple[float, float, float]:
     """Mean or standard deviation of the three channels, divided by `scale` and rounded to nine decimals.
 
     Raises:

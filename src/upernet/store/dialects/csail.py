@@ -8,8 +8,8 @@ from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
 from upernet.data.sets.broden_plus import broden_plus
 from upernet.errors import UserError
-from upernet.store.dialects.backbones import identify
-from upernet.store.dialects.base import Checkpoint, Reading, flip_stem, semantic_tasks, three
+from upernet.store.dialects.backbones import identify_backbone
+from upernet.store.dialects.base import Checkpoint, Reading, flip_stem, rgb_values, semantic_tasks
 from upernet.store.dialects.keys import KeyTable, Row, conv_norm
 from upernet.tasks import Material, Object, Part, Scene
 
@@ -70,7 +70,7 @@ def read(checkpoint: Checkpoint) -> Reading:
     multitask = "decoder.conv_fusion.0.weight" in keys
     table = _MULTITASK_TABLE if multitask else _PIXEL_TABLE
     tensors = table.to_ours(checkpoint.tensors, where)
-    name, args, channels = identify(tensors, where, table.their_name)
+    name, args, channels = identify_backbone(tensors, where, table.their_name)
     tensors = {k: v.reshape(v.shape[:2]) if k == "heads.scene.classifier.weight" else v for k, v in tensors.items()}
     width = tensors["decoder.fusion.conv.weight"].shape[0]
     if not multitask:
@@ -83,8 +83,8 @@ def read(checkpoint: Checkpoint) -> Reading:
         width=width,
         pooling="precise",
         ppm_order="upsample_conv",
-        mean=three(_CAFFE_MEAN, "mean", where, 255),
-        std=three((1, 1, 1), "std", where, 255),
+        mean=rgb_values(_CAFFE_MEAN, "mean", where, 255),
+        std=rgb_values((1, 1, 1), "std", where, 255),
     )
     counts = {k.split(".")[1]: len(v) for k, v in tensors.items() if re.fullmatch(r"heads\.\w+\.classifier\.bias", k)}
     tasks = _unified_tasks(counts, tensors["heads.object.convs.0.conv.weight"].shape[0], where)

@@ -14,8 +14,23 @@ from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
 from upernet.model.build import cpu_state_dict
-from upernet.store.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
-from upernet.store.dialects.base import Checkpoint, Reading, pool_scales, require_semantic, semantic_tasks, three, warn
+from upernet.store.dialects.backbones import (
+    ConvNeXt,
+    ResNet,
+    Swin,
+    backbone_family,
+    identify_backbone,
+    inspect_backbone,
+)
+from upernet.store.dialects.base import (
+    Checkpoint,
+    Reading,
+    pool_scales,
+    require_semantic,
+    rgb_values,
+    semantic_tasks,
+    warn,
+)
 from upernet.store.dialects.keys import KeyTable, Row, conv_norm
 from upernet.store.dialects.swin import join_attention, split_attention, with_position_indices
 
@@ -138,7 +153,7 @@ def read(checkpoint: Checkpoint) -> Reading:
     def named(ours: str) -> str:
         return table.their_name(ours).replace(".self.qkv.", ".self.{query,key,value}.")
 
-    name, args, channels = identify(tensors, where, named)
+    name, args, channels = identify_backbone(tensors, where, named)
     mean, std = _normalisation(prepared, where)
     config = ModelConfig(
         backbone=name,
@@ -179,8 +194,8 @@ def _normalisation(
         value = prepared.get(key)
         if value is not None:
             values[key] = (value,) * 3 if isinstance(value, (int, float)) else value
-    mean = three(values["image_mean"], f"{_PREPROCESSOR} image_mean", where, 255 * factor)
-    return mean, three(values["image_std"], f"{_PREPROCESSOR} image_std", where, 255 * factor, low=0)
+    mean = rgb_values(values["image_mean"], f"{_PREPROCESSOR} image_mean", where, 255 * factor)
+    return mean, rgb_values(values["image_std"], f"{_PREPROCESSOR} image_std", where, 255 * factor, low=0)
 
 
 def _inference(prepared: Mapping[str, Any], where: str) -> InferenceConfig:
@@ -221,14 +236,14 @@ def write(
     if config.align_corners or model.upsampling_align_corners:
         raise UserError(f"{SOFTWARE} has align_corners false everywhere; this model has true")
     tensors = cpu_state_dict(model)
-    own = family(tensors)
+    own = backbone_family(tensors)
     kind = "resnet" if own == "plain" else own if own in _TABLES else None
     if kind is None or config.level_norm != (kind != "resnet"):
         raise UserError(
             f"{SOFTWARE} has UPerNet on ResNet with the 7×7 stem, and on ConvNeXt and Swin with level_norm; this model "
             f"has {config.backbone!r} with level_norm {config.level_norm}"
         )
-    backbone = _backbone_config(measure(tensors, config.backbone), config.backbone)
+    backbone = _backbone_config(inspect_backbone(tensors, config.backbone), config.backbone)
     theirs = _TABLES[kind].to_theirs(tensors, config.backbone)
     if kind == "swin":
         theirs = split_attention(theirs, _QKV, "qkv")

@@ -60,7 +60,7 @@ def conv_norm(theirs: str, ours: str, conv: str, norm: str) -> list[Row]:
     return [(f"{theirs}.{conv}.*", f"{ours}.conv.*"), (f"{theirs}.{norm}.*", f"{ours}.bn.*")]
 
 
-def some(keys: Iterable[str]) -> str:
+def first_few(keys: Iterable[str]) -> str:
     """The first three names, and how many more there are, for an error line."""
     names = [ascii(key)[1:-1][:120] for key in sorted(keys)]  # a stranger's names may hold what a terminal obeys
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -74,11 +74,11 @@ def _rename(tensors: Mapping[str, Tensor], rows: list[tuple[re.Pattern[str], str
         if found is None:
             unknown.append(key)
         elif found in renamed:
-            raise WorkError(f"{where}: two tensors for one place: {some([renamed[found], key])}")
+            raise WorkError(f"{where}: two tensors for one place: {first_few([renamed[found], key])}")
         else:
             renamed[found] = key
     if unknown:
-        raise WorkError(f"{where}: {len(unknown)} tensors have no place in this network: {some(unknown)}")
+        raise WorkError(f"{where}: {len(unknown)} tensors have no place in this network: {first_few(unknown)}")
     return {new: tensors[key] for new, key in renamed.items()}
 
 

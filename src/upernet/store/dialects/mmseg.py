@@ -13,15 +13,22 @@ from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.model import UPerNet
 from upernet.model.build import cpu_state_dict
-from upernet.store.dialects.backbones import ConvNeXt, ResNet, Swin, family, identify, measure
+from upernet.store.dialects.backbones import (
+    ConvNeXt,
+    ResNet,
+    Swin,
+    backbone_family,
+    identify_backbone,
+    inspect_backbone,
+)
 from upernet.store.dialects.base import (
     Checkpoint,
     Reading,
     flip_stem,
     pool_scales,
     require_semantic,
+    rgb_values,
     semantic_tasks,
-    three,
 )
 from upernet.store.dialects.config_text import read_assignments
 from upernet.store.dialects.keys import KeyTable, Row
@@ -127,7 +134,7 @@ def read(checkpoint: Checkpoint) -> Reading:
     bgr, mean, std = _preprocessing(settings, model, where)
     if bgr:
         tensors = flip_stem(tensors)
-    name, args, channels = identify(tensors, where, table.their_name)
+    name, args, channels = identify_backbone(tensors, where, table.their_name)
     labels = _dict(meta.get("dataset_meta"))
     names, palette = labels.get("classes", meta.get("CLASSES")), labels.get("palette", meta.get("PALETTE"))
     tasks = semantic_tasks(tensors, channels, names, palette, where, level=_auxiliary_level(model, where))
@@ -158,7 +165,7 @@ def write(
     semantic, auxiliary = require_semantic(model, tasks, SOFTWARE)
     config, labels = model.config, semantic.classes
     tensors = cpu_state_dict(model)
-    kind = family(tensors)
+    kind = backbone_family(tensors)
     if kind is None or (config.level_norm != (kind in ("convnext", "swin"))):
         raise UserError(
             f"{SOFTWARE} has UPerNet on ResNet, and on ConvNeXt and Swin with level_norm; this model has "
@@ -166,7 +173,7 @@ def write(
         )
     if config.upsampling_align_corners != config.align_corners:
         raise UserError(f"{SOFTWARE} has one align_corners for all; this model has another for its logits")
-    backbone = _backbone(measure(tensors, config.backbone), config.backbone)
+    backbone = _backbone(inspect_backbone(tensors, config.backbone), config.backbone)
     if kind == "swin":
         tensors = toolbox_merging(tensors, _MERGING, back=True)
     theirs = _TABLES[kind].to_theirs(tensors, config.backbone)
@@ -231,7 +238,7 @@ def _backbone(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
     per_group = shape.widths[0] // shape.groups
     grouped = shape.groups > 1
     widths = [(per_group * shape.groups if grouped else base) * 2**n for n in range(4)]
-    if shape.known is None or shape.planes != [base * 2**n for n in range(4)] or shape.widths != widths:
+    if shape.standard_name is None or shape.planes != [base * 2**n for n in range(4)] or shape.widths != widths:
         raise UserError(
             f"{SOFTWARE} has ResNet and ResNeXt of 18, 34, 50, 101 and 152 layers whose channels double from stage to "
             f"stage, no wide ones; this model has {name!r}; 'resnet50c' can be written"
@@ -240,7 +247,11 @@ def _backbone(shape: ResNet | ConvNeXt | Swin, name: str) -> dict[str, Any]:
         raise UserError(
             f"{SOFTWARE} has stems that double their channels; {name!r} has {shape.stem[0]}, {shape.stem[1]}"
         )
-    settings = {"depth": int(shape.known.removeprefix("resnet")), "stem_channels": shape.stem[1], "base_channels": base}
+    settings = {
+        "depth": int(shape.standard_name.removeprefix("resnet")),
+        "stem_channels": shape.stem[1],
+        "base_channels": base,
+    }
     if not grouped and shape.deep:
         return {"type": "ResNetV1d" if shape.averaged else "ResNetV1c", **settings}
     settings |= {"deep_stem": shape.deep, "avg_down": shape.averaged}
@@ -353,12 +364,12 @@ def _preprocessing(
     ):
         mean, std = block.get("mean"), block.get("std")
         if _is_read(mean) and _is_read(std):
-            mean, std = three(mean, f"{name}.mean", where, 255), three(std, f"{name}.std", where, 255, low=0)
+            mean, std = rgb_values(mean, f"{name}.mean", where, 255), rgb_values(std, f"{name}.std", where, 255, low=0)
             # Images are read as BGR there, and turned by any of these, whatever its name says.
             bgr = not any(block.get(flag) for flag in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))
             return bgr, *((mean[::-1], std[::-1]) if bgr else (mean, std))
     mean, std = _IMAGENET
-    return False, three(mean, "mean", where, 255), three(std, "std", where, 255)
+    return False, rgb_values(mean, "mean", where, 255), rgb_values(std, "std", where, 255)
 
 
 def _inference(settings: dict[str, Any], model: dict[str, Any], classes: int, aligned: bool) -> InferenceConfig:

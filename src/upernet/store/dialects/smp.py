@@ -12,7 +12,13 @@ from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.model import UPerNet
 from upernet.model.build import cpu_state_dict
-from upernet.store.dialects.backbones import Swin, family, identify, measure, same_answers
+from upernet.store.dialects.backbones import (
+    Swin,
+    backbone_family,
+    computes_the_same,
+    identify_backbone,
+    inspect_backbone,
+)
 from upernet.store.dialects.base import Checkpoint, Reading, require_semantic, semantic_tasks
 from upernet.store.dialects.keys import KeyTable, Row, conv_norm
 
@@ -88,9 +94,9 @@ def read(checkpoint: Checkpoint) -> Reading:
         )
     table = _TIMM if any(k.startswith("encoder.model.") for k in checkpoint.tensors) else _OWN
     tensors = table.to_ours(checkpoint.tensors, where)
-    name, args, channels = identify(tensors, where, table.their_name)
+    name, args, channels = identify_backbone(tensors, where, table.their_name)
     _check_encoder(settings, name, args, where)
-    if family(tensors) == "swin":
+    if backbone_family(tensors) == "swin":
         layout = {k: settings[k] for k in _WINDOW_LAYOUT if settings.get(k) is not None}
         args = {**args, "shift_first": True, "always_partition": False, **layout}
     config = ModelConfig(
@@ -124,7 +130,7 @@ def _check_encoder(settings: Mapping[str, Any], name: str, args: dict[str, Any],
         for key, value in given.items():
             if args.get(key) != value:
                 raise UserError(f"{where}: {_CONFIG} has {key} {value!r}, which no tensor shows; valid: without it")
-    elif not same_answers(name, args, timm_name, given):
+    elif not computes_the_same(name, args, timm_name, given):
         changed = {k: v for k, v in given.items() if args.get(k) != v}
         told = f"{encoder!r} with {changed}" if changed else repr(encoder)
         raise UserError(
@@ -150,7 +156,7 @@ def write(
     if config.logits_align_corners is not True:
         raise UserError(f"{SOFTWARE} brings logits to size with align_corners true; this model has false")
     tensors = cpu_state_dict(model)
-    shape = measure(tensors, config.backbone)
+    shape = inspect_backbone(tensors, config.backbone)
     name, args = shape.identify()
     if isinstance(shape, Swin):
         if not config.backbone_args.get("shift_first"):
