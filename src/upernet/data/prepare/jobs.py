@@ -170,7 +170,7 @@ def _finish(job: Job, recipe: Recipe) -> Outcome:
     picture = Image.fromarray(labels.astype(np.uint8 if recipe.unlabelled == 255 else np.uint16))
     if recipe.palette is not None:
         picture.putpalette(recipe.palette)
-    write_whole(job.target, lambda file: picture.save(file, "PNG"))
+    write_whole(job.target, lambda file: picture.save(file, "PNG"), durable=False)
     pixels = differing = 0
     if job.check is not None:
         other = recipe.make(job.check)
