@@ -1,12 +1,15 @@
-"""A training file of somebody's own, with a task and a source of their own."""
+"""A training file of somebody's own, with a task and a source of their own, and what a command says of a wrong one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from upernet.cli import main
 from upernet.tasks import Scene
 
 
@@ -61,3 +64,20 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         block = block.setdefault(key, {})
     block[last] = value
     return content
+
+
+def write_recipe(folder: Path) -> Path:
+    """The file, written."""
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    return path
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """The one line on the error stream of a command that was used wrongly."""
+    assert main([str(word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("upernet: ")
+    return err

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from own_recipe import RECIPE
+from own_recipe import told, write_recipe
 
 import upernet.cli
 import upernet.commands.predict
@@ -19,19 +18,7 @@ from upernet.errors import UserError, WorkError
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    return path
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """The one line on the error stream of a command that was used wrongly."""
-    assert main([str(word) for word in words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("upernet: ")
-    return err
+    return write_recipe(tmp_path)
 
 
 def test_an_unknown_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:

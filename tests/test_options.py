@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from fake_data import Memory
-from own_recipe import RECIPE, Weather, changed
+from own_recipe import RECIPE, Weather, changed, told, write_recipe
 
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
@@ -22,19 +22,7 @@ from upernet.tasks import Object
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    return path
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """The one line on the error stream of a command that was used wrongly."""
-    assert main([str(word) for word in words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("upernet: ")
-    return err
+    return write_recipe(tmp_path)
 
 
 def test_a_file_becomes_dataclasses(config: Path) -> None:

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
-from own_recipe import RECIPE
+from own_recipe import told, write_recipe
 
-from upernet.cli import main
 from upernet.options import read_options
 from upernet.recipes import CONFIGS
 from upernet.tasks import Scene
@@ -18,19 +16,7 @@ from upernet.tasks import Scene
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    return path
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """The one line on the error stream of a command that was used wrongly."""
-    assert main([str(word) for word in words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("upernet: ")
-    return err
+    return write_recipe(tmp_path)
 
 
 def test_a_file_changes_its_base(config: Path, tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from torch import Tensor
 
 from upernet.config import InferenceConfig, ModelConfig
+from upernet.errors import UserError
 from upernet.model import UPerNet
 from upernet.model.build import build_model
+from upernet.store.loading import load_model
 from upernet.store.native import CONFIG, save_model
 from upernet.tasks import Object, Part, Scene, Task
 
@@ -60,3 +63,11 @@ def edit(folder: Path, change: Any) -> Path:
     change(content)
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def told(folder: str | Path) -> str:
+    """The one line that says why a model cannot be opened."""
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_model import edit, save
+from tiny_model import edit, save, told
 
-from upernet.errors import UserError
 from upernet.store.loading import find_model, load_model
 from upernet.store.native import CONFIG, WEIGHTS
 from upernet.zoo.shipped import shipped_models
@@ -17,13 +16,6 @@ from upernet.zoo.shipped import shipped_models
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return save(tmp_path / "m")
-
-
-def told(folder: str | Path) -> str:
-    with pytest.raises(UserError) as caught:
-        load_model(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_no_model_is_told(folder: Path) -> None:

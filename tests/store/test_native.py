@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_model import INFERENCE, edit, moved, network, save, tasks
+from tiny_model import INFERENCE, edit, moved, network, save, tasks, told
 
 from upernet.errors import UserError
 from upernet.model.build import for_inference
@@ -21,13 +21,6 @@ from upernet.tasks import CrossEntropy, Focal, Object
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return save(tmp_path / "m")
-
-
-def told(folder: str | Path) -> str:
-    with pytest.raises(UserError) as caught:
-        load_model(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_model_comes_back_bit_for_bit(folder: Path) -> None:
