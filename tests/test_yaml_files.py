@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from upernet.errors import UserError
@@ -23,9 +23,10 @@ PLAIN = st.recursive(
 
 @settings(deadline=None, max_examples=200)
 @given(PLAIN)
+@example({"\x85": "a\u2028b"})
 def test_what_is_written_reads_as_it_was(value: Any) -> None:
     assert repr(parse_yaml(write_yaml(value))) == repr(value)
-    if not any(c in repr(value) for c in "eE"):
+    if not any(c in repr(value) for c in ("e", "E", "\\x85", "\\u2028", "\\u2029")):
         assert write_yaml(value) == yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
 
 

@@ -21,7 +21,15 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts strings in quotes that `_Loader` would take for numbers."""
+    """Quotes strings that `_Loader` would take for numbers, and those whose line breaks PyYAML would lose."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """A string; rare line breaks (U+0085, U+2028, U+2029) are written as escapes, or reading would fold them."""
+        style = '"' if any(c in data for c in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _kind in (_Loader, _Dumper):

@@ -370,4 +370,4 @@ def test_a_module_with_an_old_read_mask_is_told_in_one_line(
     assert main(["train", "--config", str(tmp_path / "mine.yaml")]) == 2
     out, err = capsys.readouterr()
     line = "old_rooms.Rooms.read_mask(self, path): takes no annotation; valid: read_mask(self, path, annotation)"
-    assert (out, err) == ("", f"upernet: {line}\n")
+    assert (out, err) == ("", f"upernet: {tmp_path / 'mine.yaml'}: {line}\n")

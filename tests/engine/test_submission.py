@@ -34,19 +34,19 @@ def written(source: LabelledSource, folder: Path, item: str, groups: list[int]) 
 
 def test_a_data_set_says_numbers_and_names(tmp_path: Path) -> None:
     cityscapes = bound(Cityscapes(root=""), Semantic(labels="cityscapes"))
-    place = "my_town/___object/ulm_000000_000019_predicted.png"
+    place = "my%2Ftown/%2E%2E%2Fobject/ulm_000000_000019_predicted.png"
     told = written(cityscapes, tmp_path / "1", "ulm_000000_000019", [0, 13, 18, IGNORE])
     assert told == (place, "L", [7, 26, 33, 0])
     ade20k = bound(ADE20K(root=""), Semantic(labels="ade20k"))
     told = written(ade20k, tmp_path / "2", "validation/ADE_val_1", [0, 149, IGNORE])
-    assert told == ("my_town/___object/ADE_val_1.png", "L", [1, 150, 0])
+    assert told == ("my%2Ftown/%2E%2E%2Fobject/ADE_val_1.png", "L", [1, 150, 0])
 
 
 def test_a_group_has_the_number_of_the_first_label_that_uses_it(tmp_path: Path) -> None:
     dataset = Memory(labels=["sky", "cloud", "car", "void"])
     source = bound(dataset, Object(labels=["air", "car"]), {"sky": "air", "cloud": "air", "void": None})
     told = written(source, tmp_path, "one", [0, 1, IGNORE])
-    assert told == ("my_town/___object/one.png", "L", [0, 2, 255])
+    assert told == ("my%2Ftown/%2E%2E%2Fobject/one.png", "L", [0, 2, 255])
 
 
 @pytest.mark.parametrize(("count", "mode", "void"), [(3, "L", 255), (300, "I;16", 65535)])
