@@ -1,131 +1,42 @@
-"""The training loop on a tiny network: what moves, what stands still, and how a run is stopped and taken up again."""
+"""The training loop on a tiny network: what moves, what stands still, and what stops it."""
 
 from __future__ import annotations
 
-import csv
-import os
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
 from fake_data import Memory
-from safetensors.torch import load_file
+from small_training import (
+    LEVELS,
+    OPTIMISERS,
+    at_step,
+    batches_of,
+    both_sources,
+    both_tasks,
+    fit,
+    make,
+    moved,
+    rows,
+    weights,
+)
 from torch import Tensor, nn
 
 import upernet.engine.trainer as trainer_module
-from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
-from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
-from upernet.data.mixture import bind_sources
+from upernet.config import ModelConfig
+from upernet.data.config import SourceConfig, TargetConfig
 from upernet.data.sample import Batch
 from upernet.data.source import Item
-from upernet.engine.evaluator import Result
-from upernet.engine.interrupts import interruptible
 from upernet.engine.trainer import Trainer
 from upernet.errors import UserError, WorkError
 from upernet.labels import ClassSets
 from upernet.model.build import build_model
 from upernet.store.loading import load_model
 from upernet.tasks import Object, Scene, Semantic, Task, Texture
-
-LEVELS = ["low", "middle", "high"]
-
-
-def both_tasks() -> dict[str, Task]:
-    return {"object": Semantic(labels=LEVELS, dropout=0.5), "scene": Scene(labels=LEVELS, width=8)}
-
-
-def both_sources() -> dict[str, SourceConfig]:
-    return {
-        "maps": SourceConfig(dataset=Memory(salt=1), targets={"object": TargetConfig()}),
-        "whole": SourceConfig(dataset=Memory(salt=2, dense=False), targets={"scene": TargetConfig()}),
-    }
-
-
-def make(
-    out: Path,
-    tasks: dict[str, Task] | None = None,
-    sources: dict[str, SourceConfig] | None = None,
-    optim: dict[str, Any] | None = None,
-    backbone: str = "test_resnet",
-    **run: Any,
-) -> Trainer:
-    tasks = tasks or both_tasks()
-    torch.manual_seed(0)
-    model = build_model(ModelConfig(backbone=backbone, width=8), tasks)
-    data = DataConfig(
-        sources=sources or both_sources(), augment=AugmentConfig(crop=(32, 32), brightness=0.2), batch=2, workers=0
-    )
-    options: dict[str, Any] = {"steps": 4, "device": "cpu", "log_every": 1, "val_every": 0} | run
-    return Trainer(
-        model,
-        tasks,
-        bind_sources(data, tasks),
-        data=data,
-        optim=OptimConfig(**(optim or {})),
-        run=RunConfig(out=str(out), **options),
-        inference=InferenceConfig(short_side=32),
-    )
-
-
-def fit(trainer: Trainer) -> list[Result]:
-    """As the command does."""
-    trainer.folder.mkdir(parents=True, exist_ok=True)
-    trainer.resume()
-    return trainer.fit()
-
-
-def batches_of(trainer: Trainer, *names: str) -> Iterator[Batch]:
-    """The mixture's batches of these sources, one after the other."""
-    found: dict[str, list[int]] = {}
-    for step, number in enumerate(trainer.mixture.choices):
-        found.setdefault(trainer.mixture.sources[number].name, []).append(step)
-    for name in names:
-        yield trainer.mixture[found[name].pop(0)]
-
-
-def weights(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    return {name for name, value in before.items() if not torch.equal(value, after[name])}
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def at_step(trainer: Trainer, step: int, act: Callable[[], None]) -> None:
-    """Do something within a step, once its update is made."""
-    advance = trainer._train_step
-
-    def advance_and_act(batches: Iterator[Batch]) -> Any:
-        answer = advance(batches)
-        if trainer.step == step:
-            act()
-        return answer
-
-    trainer._train_step = advance_and_act  # type: ignore[method-assign]
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-# --- what moves -----------------------------------------------------------------------------------------------------
-
-OPTIMISERS: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1},
-    "adamw": {"name": "adamw", "weight_decay": 0.1},
-}
 
 
 @pytest.mark.parametrize("optim", OPTIMISERS)
@@ -223,8 +134,6 @@ def test_a_batch_without_any_label_is_survived(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in after.values())
     assert not moved(before, after) & {name for name, _ in trainer.plain_model.named_parameters()}
 
-
-# --- how it moves ---------------------------------------------------------------------------------------------------
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "lr": 0.5}
 
@@ -409,50 +318,6 @@ def test_an_image_that_cannot_be_read_stops_the_run_where_it_is(
     assert not moved(weights(whole.plain_model), weights(again.plain_model))
 
 
-# --- the moving average ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "weights",
-        "statistics",
-    ],
-)
-def test_the_moving_average_is_what_is_measured_and_saved(tmp_path: Path, kind: str) -> None:
-    trainer = make(tmp_path, optim={"ema": 0.75, "lr": 0.1}, steps=3)
-    seen: list[dict[str, Tensor]] = []
-    for step in (1, 2, 3):
-        at_step(trainer, step, lambda: seen.append(weights(trainer.plain_model)))
-    fit(trainer)
-    expected = seen[0]
-    for state in seen[1:]:
-        expected = {k: 0.75 * v + 0.25 * state[k] for k, v in expected.items()}
-    saved = weights(load_model(tmp_path / "model")[0])
-    names = {name for name in saved if name.endswith(("running_mean", "running_var")) == (kind == "statistics")}
-    for name in names:
-        if name.endswith("num_batches_tracked"):
-            assert torch.equal(saved[name], seen[-1][name])
-        else:
-            torch.testing.assert_close(saved[name], expected[name], atol=1e-6, rtol=1e-5)
-    assert moved(saved, seen[-1]) & names
-    assert trainer.ema is not None
-    assert trainer._evaluated_model() is trainer.ema.module
-    assert not trainer.ema.module.training
-
-
-def test_without_a_moving_average_the_weights_themselves_are_saved(tmp_path: Path) -> None:
-    trainer = make(tmp_path, steps=1)
-    fit(trainer)
-    saved, tasks, inference = load_model(tmp_path / "model")
-    assert not moved(weights(trainer.plain_model), weights(saved))
-    assert tasks == both_tasks()
-    assert inference == InferenceConfig(short_side=32)
-
-
-# --- the run folder -------------------------------------------------------------------------------------------------
-
-
 def test_a_run_folder_holds_everything(tmp_path: Path) -> None:
     trainer = make(tmp_path, steps=4, val_every=2, log_every=2, optim={"backbone_lr": 0.001})
     results = fit(trainer)
@@ -492,55 +357,6 @@ def test_a_run_may_have_nothing_to_validate(tmp_path: Path, val: str | None) -> 
     assert (tmp_path / "previews").exists() == (val is not None)
 
 
-# --- stopping and going on ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("optim", OPTIMISERS)
-def test_a_run_taken_up_again_equals_an_unbroken_one(tmp_path: Path, optim: str) -> None:
-    """Weights, average and optimiser bit for bit, with dropout, colour and both sources; killed a step after a save."""
-    options: dict[str, Any] = {
-        "optim": OPTIMISERS[optim] | {"lr": 0.05, "ema": 0.9, "accumulate": 2},
-        "save_every": 2,
-        "backbone": "test_efficientnet",
-    }
-    whole = make(tmp_path / "whole", **options)
-    fit(whole)
-
-    def kill() -> None:
-        raise RuntimeError("power cut")
-
-    broken = make(tmp_path / "broken", **options)
-    at_step(broken, 4, kill)
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(broken)
-    assert [row["step"] for row in rows(tmp_path / "broken") if row["metric"] == "lr"] == ["1", "2", "3"]
-    torch.manual_seed(1234)
-    again = make(tmp_path / "broken", **options)
-    nn.init.normal_(next(again.plain_model.parameters()))
-    fit(again)
-
-    assert not moved(weights(whole.plain_model), weights(again.plain_model))
-    assert whole.ema is not None
-    assert again.ema is not None
-    assert not moved(weights(whole.ema), weights(again.ema))
-    states = [run.optimizer.state_dict()["state"] for run in (whole, again)]
-    assert states[0].keys() == states[1].keys()
-    for number, state in states[0].items():
-        assert all(
-            torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][number][k])) for k, value in state.items()
-        )
-    told = [
-        [(r["step"], r["phase"], r["task"], r["metric"], r["value"]) for r in rows(tmp_path / n) if r["metric"] == "lr"
-         or r["phase"] == "val"]
-        for n in ("whole", "broken")
-    ]  # fmt: skip
-    assert told[0] == told[1]
-    keys = [(r["step"], r["phase"], r["source"], r["task"], r["metric"]) for r in rows(tmp_path / "broken")]
-    assert len(keys) == len(set(keys))
-    first, second = (load_model(tmp_path / n / "model")[0] for n in ("whole", "broken"))
-    assert not moved(weights(first), weights(second))
-
-
 def test_dropout_is_drawn_anew_each_step_and_the_same_each_run(tmp_path: Path) -> None:
     told = []
     for seed in (1, 2):
@@ -550,189 +366,6 @@ def test_dropout_is_drawn_anew_each_step_and_the_same_each_run(tmp_path: Path) -
         told.append([trainer._train_step(iter([batch]))[0]["object"] for _ in range(3)])
     assert len(set(told[0])) == 3
     assert told[0] == told[1]
-
-
-def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
-    fit(make(tmp_path, steps=2))
-    before = (tmp_path / "model" / "model.safetensors").read_bytes()
-    again = make(tmp_path, steps=2)
-    fit(again)
-    assert again.step == 2
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
-    keys = [(r["step"], r["phase"], r["source"], r["task"], r["metric"]) for r in rows(tmp_path)]
-    assert len(keys) == len(set(keys))
-
-
-def test_a_run_may_be_made_longer(begun: Path) -> None:
-    longer = make(begun, steps=2)
-    fit(longer)
-    assert longer.step == 2
-    assert [row["step"] for row in rows(begun) if row["metric"] == "lr"] == ["1", "2"]
-
-
-def test_a_run_may_be_begun_anew(tmp_path: Path) -> None:
-    fit(make(tmp_path, steps=2))
-    anew = make(tmp_path, steps=1, resume=False)
-    fit(anew)
-    assert anew.step == 1
-    assert {row["step"] for row in rows(tmp_path)} == {"1"}
-
-
-def test_ctrl_c_finishes_the_step_saves_and_stops(tmp_path: Path) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    trainer = make(tmp_path, save_every=1000)
-    at_step(trainer, 2, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fit(trainer)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "state.pt", "tensorboard"]
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
-
-    again, whole = make(tmp_path), make(tmp_path / "whole")
-    fit(again)
-    fit(whole)
-    assert not moved(weights(whole.plain_model), weights(again.plain_model))
-    assert not moved(weights(whole.plain_model), weights(load_model(tmp_path / "model")[0]))
-
-
-def test_ctrl_c_in_the_last_step_still_leaves_a_model_in_the_end(tmp_path: Path) -> None:
-    trainer = make(tmp_path, steps=2)
-    at_step(trainer, 2, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fit(trainer)
-    again = make(tmp_path, steps=2)
-    results = fit(again)
-    assert not moved(weights(trainer.plain_model), weights(load_model(tmp_path / "model")[0]))
-    assert [result.task for result in results] == ["object", "scene"]
-
-
-def test_the_first_ctrl_c_is_noted_and_the_second_acts_at_once() -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    with interruptible() as interrupted:
-        assert not interrupted()
-        interrupt()
-        assert interrupted()
-        with pytest.raises(KeyboardInterrupt):
-            interrupt()
-    assert signal.getsignal(signal.SIGINT) is handler
-
-
-def test_a_run_in_a_thread_cannot_be_interrupted_but_works(tmp_path: Path) -> None:
-    trainer = make(tmp_path, steps=1)
-    thread = threading.Thread(target=fit, args=(trainer,))
-    thread.start()
-    thread.join(120)
-    assert trainer.step == 1
-    assert not moved(weights(trainer.plain_model), weights(load_model(tmp_path / "model")[0]))
-
-
-@pytest.fixture(scope="module")
-def one_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder, not to be written to, of a run of one step."""
-    folder = tmp_path_factory.mktemp("begun")
-    fit(make(folder, steps=1))
-    return folder
-
-
-@pytest.fixture
-def begun(one_step: Path, tmp_path: Path) -> Path:
-    """The folder of a run that has made one step, the test's own."""
-    return shutil.copytree(one_step, tmp_path / "begun")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "another file"])
-def test_a_damaged_state_is_told(begun: Path, damage: str) -> None:
-    state = begun / "state.pt"
-    if damage == "truncated":
-        state.write_bytes(state.read_bytes()[:-2000])
-    elif damage == "another file":
-        torch.save({"weights": torch.zeros(3)}, state)
-    else:
-        state.write_bytes(b"" if damage == "empty" else b"not a checkpoint")
-    with pytest.raises(WorkError) as caught:
-        fit(make(begun))
-    assert str(caught.value) == f"{state}: damaged; delete it to start afresh, or choose another run.out"
-
-
-OTHER_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "rate": ({"optim": {"lr": 0.5}}, "optim.lr '0.01', not '0.5'"),
-    "optimiser": ({"optim": {"name": "adamw"}}, "optim.name 'sgd', not 'adamw'"),
-    "average": ({"optim": {"ema": 0.9}}, "optim.ema 'None', not '0.9'"),
-    "network": ({"backbone": "test_efficientnet"}, "model.backbone 'test_resnet', not 'test_efficientnet'"),
-    "seed": ({"seed": 1}, "run.seed '0', not '1'"),
-    "task": ({"tasks": both_tasks() | {"object": Semantic(labels=LEVELS, dropout=0.1)}}, "dropout '0.5', not '0.1'"),
-    "data": (
-        {
-            "sources": both_sources()
-            | {"maps": SourceConfig(dataset=Memory(salt=9), targets={"object": TargetConfig()})}
-        },
-        "salt '1', not '9'",
-    ),
-}
-
-
-@pytest.mark.parametrize("other", OTHER_SETTINGS)
-def test_a_run_of_other_settings_is_told(begun: Path, other: str) -> None:
-    """Going on would give neither the old run nor the new one."""
-    options, part = OTHER_SETTINGS[other]
-    with pytest.raises(UserError) as caught:
-        fit(make(begun, **options))
-    assert not isinstance(caught.value, WorkError)
-    assert str(caught.value).startswith(f"{begun}: holds a run with ")
-    assert f"{part}; choose another run.out" in str(caught.value)
-
-
-def test_length_and_bookkeeping_of_a_run_may_change(begun: Path) -> None:
-    trainer = make(begun, steps=3, val_every=1, save_every=2, log_every=2, half=True)
-    trainer.data.workers = 1
-    fit(trainer)
-    assert trainer.step == 3
-    assert [row["step"] for row in rows(begun) if row["metric"] == "lr"] == ["1", "2"]
-    assert [row["step"] for row in rows(begun) if row["metric"] == "mIoU"] == ["1", "2", "3"]
-    saved = load_file(begun / "model" / "model.safetensors")
-    assert {value.dtype for value in saved.values()} == {torch.float16, torch.int64}
-
-
-def test_a_run_is_not_made_shorter_than_it_is(tmp_path: Path) -> None:
-    fit(make(tmp_path, steps=3))
-    with pytest.raises(UserError, match=rf"run\.steps: 2, but {tmp_path} holds a run at step 3; give at least 3"):
-        fit(make(tmp_path, steps=2))
-
-
-@pytest.mark.parametrize("step", [2, 4])
-@pytest.mark.parametrize("moment", ["validate", "_save_model"])
-def test_a_validation_that_was_cut_off_is_made_up_for_and_told_once(tmp_path: Path, step: int, moment: str) -> None:
-    trainer = make(tmp_path, val_every=2, save_every=1)
-    original = getattr(trainer, moment)
-
-    def cut_off(*arguments: Any) -> Any:
-        if trainer.step == step:
-            raise RuntimeError("power cut")
-        return original(*arguments)
-
-    setattr(trainer, moment, cut_off)
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(trainer)
-    again = make(tmp_path, val_every=2, save_every=1)
-    fit(again)
-    assert [row["step"] for row in rows(tmp_path) if row["metric"] == "mIoU"] == ["2", "4"]
-    assert not moved(weights(again.plain_model), weights(load_model(tmp_path / "model")[0]))
-
-
-def test_a_state_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make(tmp_path, steps=1)
-    fit(trainer)
-    before = (tmp_path / "state.pt").read_bytes()
-
-    def full_disk(state: object, file: IO[bytes]) -> None:
-        file.write(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        trainer._save()
-    assert (tmp_path / "state.pt").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["metrics.csv", "state.pt"]
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
@@ -795,37 +428,6 @@ def test_a_batch_that_does_not_fit_is_failed_work(tmp_path: Path, monkeypatch: p
         trainer.fit()
     line = "2 crops of 32×32 do not fit into the memory of cpu; lower data.batch, and raise optim.accumulate instead"
     assert str(caught.value) == line
-
-
-def test_a_run_of_several_processes_is_not_taken_up_by_one(begun: Path) -> None:
-    state = torch.load(begun / "state.pt", weights_only=True)
-    assert state["settings"]["processes"] == "1"
-    state["settings"]["processes"] = "2"
-    torch.save(state, begun / "state.pt")
-    with pytest.raises(UserError, match="holds a run of 2 processes, each with its own part of every batch, not of 1;"):
-        fit(make(begun, steps=2))
-
-
-def test_a_run_that_is_older_than_an_option_goes_on_with_its_default(begun: Path) -> None:
-    state = torch.load(begun / "state.pt", weights_only=True)
-    assert state["settings"].pop("optim.freeze_norm") == "1.0"
-    torch.save(state, begun / "state.pt")
-    with pytest.raises(UserError, match=r"optim\.freeze_norm '1\.0', not '0\.5'"):
-        fit(make(begun, optim={"freeze_norm": 0.5}, steps=2))
-    trainer = make(begun, steps=2)
-    fit(trainer)
-    assert trainer.step == 2
-
-
-def test_data_may_move_between_two_parts_of_a_run(tmp_path: Path) -> None:
-    def at(root: str) -> dict[str, SourceConfig]:
-        return {"maps": SourceConfig(dataset=Memory(root=root), targets={"object": TargetConfig()})}
-
-    tasks: dict[str, Task] = {"object": Semantic(labels=LEVELS)}
-    fit(make(tmp_path, tasks, at("here"), steps=1))
-    trainer = make(tmp_path, tasks, at("there"), steps=2)
-    fit(trainer)
-    assert trainer.step == 2
 
 
 def test_processes_look_for_unused_branches_only_where_there_may_be_some(tmp_path: Path) -> None:
