@@ -35,7 +35,7 @@ from upernet.tasks import Task
         (lambda: ModelConfig(width=0), "model.width: 0 is not at least 1; for example 512"),
         (
             lambda: ModelConfig(pool_scales=(1, 0)),
-            "model.pool_scales: [1, 0] are no numbers of bins; for example [1, 2, 3, 6]",
+            "model.pool_scales: [1, 0] is not a list of bins, each at least 1; for example [1, 2, 3, 6]",
         ),
         (
             lambda: ModelConfig(std=(0.2, 0.0, 0.2)),

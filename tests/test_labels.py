@@ -38,11 +38,11 @@ def test_colours_are_read() -> None:
     [
         (["a", "b", "a"], "class 'a' is named twice"),
         ([], "at least one name"),
-        ("voc", r"'voc' is no table of classes; valid: for example \['sky', 'car'\]"),
-        ({"sky": "blue"}, "class 'sky': 'blue' is no colour; write it like '#4682b4'"),
-        ({"sky": "#12345"}, "'#12345' is no colour"),
-        ({"sky": "x#4682b4"}, "'x#4682b4' is no colour"),
-        ({"sky": None}, "class 'sky': None is no colour"),
+        ("voc", r"'voc' is not a list of class names; for example \['sky', 'car'\]"),
+        ({"sky": "blue"}, "class 'sky': 'blue' is not a colour; for example '#4682b4'"),
+        ({"sky": "#12345"}, "'#12345' is not a colour"),
+        ({"sky": "x#4682b4"}, "'x#4682b4' is not a colour"),
+        ({"sky": None}, "class 'sky': None is not a colour"),
     ],
 )
 def test_bad_tables_are_told(spec: list[str] | dict[str, str], message: str) -> None:
@@ -120,8 +120,8 @@ def test_star_counts_labels_left_out_of_the_table() -> None:
         (["car"], {"cra": "car"}, "maps label 'cra', which the source does not have; did you mean 'car'"),
         (["car"], {"car": "cars"}, "unknown class 'cars'; did you mean 'car'"),
         (["car"], {"car": ["sky", "zzz"]}, "unknown class 'zzz'; valid: other"),
-        (["car", "sky", "car"], {}, "the source has two labels 'car'; names must differ"),
-        (["car", "auto"], {}, "label 'auto' is no class of the task; map it to a class, a list of classes, or null"),
+        (["car", "sky", "car"], {}, "the source has two labels named 'car'; names must differ"),
+        (["car", "auto"], {}, "label 'auto' is not a class of the task; map it to a class, a list of classes, or null"),
     ],
 )
 def test_bad_meanings_are_told(labels: list[str], table: dict[str, str | list[str]], message: str) -> None:
@@ -131,7 +131,7 @@ def test_bad_meanings_are_told(labels: list[str], table: dict[str, str | list[st
 
 
 def test_a_table_in_which_nothing_means_anything_is_told() -> None:
-    with pytest.raises(UserError, match="nothing"):
+    with pytest.raises(UserError, match="every label of the source is mapped to null"):
         sets_of({"void": None, "border": []})
 
 

@@ -82,7 +82,7 @@ def test_a_training_file_serves_to_evaluate(config: Path) -> None:
 
 def test_a_model_must_be_named_to_evaluate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = told(capsys, "evaluate", "--config", config)
-    assert "name the trained one, for example --model runs/mine/model" in line
+    assert "name a model, for example --model runs/mine/model" in line
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,8 @@ def test_help_of_a_command_tells_every_key(capsys: pytest.CaptureFixture[str]) -
 def test_help_of_a_command_tells_the_meaning_of_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    assert "Height and width of what the network sees, in pixels." in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Height and width of the crop, which is what the network sees, in pixels." in text
 
 
 class Bomb:

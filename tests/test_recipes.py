@@ -35,9 +35,9 @@ def test_a_file_changes_its_base(config: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base", "says"),
     [
-        ("nowhere.yaml", "base 'nowhere.yaml' is no file; name one relative to"),
-        ("mine.yaml", "base 'mine.yaml' leads back to it"),
-        ("circle.yaml", "base 'mine.yaml' leads back to it"),
+        ("nowhere.yaml", "base 'nowhere.yaml' is not a file; name one relative to"),
+        ("mine.yaml", "base 'mine.yaml' leads back to this file"),
+        ("circle.yaml", "base 'mine.yaml' leads back to this file"),
     ],
 )
 def test_a_base_that_cannot_be_is_told(
@@ -85,8 +85,8 @@ def test_a_file_that_is_no_mapping_is_told(text: str, tmp_path: Path, capsys: py
             "modle: {width: 8}",
             "unknown key 'modle'; valid keys: tasks, data, model, optim, run, inference, base; did you mean model?\n",
         ),
-        ("optim: [a", "no YAML (while parsing a flow sequence line 1"),
-        ("- 1", "no configuration; expected blocks such as model, tasks and data"),
+        ("optim: [a", "not valid YAML (while parsing a flow sequence line 1"),
+        ("- 1", "not a configuration; expected blocks such as model, tasks and data"),
         ("tasks: {object: {init_args: {width: wide}}}", "tasks.object.width: expected a whole number, such as 512, "),
         (
             "data: {sources: {town: {}, new: {targets: {}}}}",
@@ -114,7 +114,7 @@ def test_of_several_files_the_wrong_one_is_named(
 def test_a_shipped_file_that_is_not_is_told_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
     line = told(capsys, "train", "--config", "cityscapes/upernet_r50_512x1024_41k.yaml")
     near = "cityscapes/upernet_r50_512x1024_40k.yaml"
-    assert line.startswith(f"upernet: cityscapes/upernet_r50_512x1024_41k.yaml: no such file; shipped are {near}, ")
+    assert line.startswith(f"upernet: cityscapes/upernet_r50_512x1024_41k.yaml: no such file; shipped files: {near}, ")
 
 
 def test_without_a_file_the_shipped_ones_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ def check_refused(kind: type, name: str, value: Any, folder: Path) -> None:
 def check_line(line: str, name: str, value: Any) -> None:
     assert "\n" not in line
     assert f".{name}" in line, line
-    assert any(told in line for told in ("expected", "unknown key", "needs the key", "is no ")), line
+    assert any(told in line for told in ("expected", "unknown key", "needs the key", "is not a subclass of")), line
     shown = {None: "null", True: "true", False: "false"}
     reprs = {shown[v] if v is None or isinstance(v, bool) else reprlib.repr(v) for v in parts(value)}
     assert any(one in line for one in reprs), line

@@ -45,7 +45,7 @@ def test_what_is_no_yaml_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError) as caught:
         read_yaml(tmp_path / "a.yaml")
-    assert str(caught.value).startswith(f"{tmp_path / 'a.yaml'}: no YAML (")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.yaml'}: not valid YAML (")
     assert "\n" not in str(caught.value)
 
 

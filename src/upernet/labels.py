@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE = -1
-"""Pixel or image without a label."""
+"""The id of a pixel or an image without a label."""
 
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Names and colours of classes; a class id is a position.
+    """Names and colours of classes. A class id is a position in this table.
 
     Attributes:
-        names: K names.
-        colours: K RGB triples, uint8 range.
+        names: The K names.
+        colours: The K colours, RGB from 0 to 255.
     """
 
     names: tuple[str, ...]
@@ -37,19 +37,19 @@ class Labels:
 
     @classmethod
     def of(cls, spec: Sequence[str] | Mapping[str, str]) -> Labels:
-        """A table from names alone (colours are made), or from a mapping name → `"#rrggbb"`.
+        """Make a table from names alone, with generated colours, or from a mapping of names to `"#rrggbb"`.
 
         Raises:
-            UserError: If there is no name, a name is repeated, or a colour is none; or if `spec` is one text.
+            UserError: If there is no name, a name is repeated, a colour is malformed, or `spec` is a single string.
         """
         if isinstance(spec, str):
-            raise UserError(f"{spec!r} is no table of classes; valid: for example ['sky', 'car']")
+            raise UserError(f"{spec!r} is not a list of class names; for example ['sky', 'car']")
         names = tuple(str(name) for name in spec)
         repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
             raise UserError(f"class {repeated[0]!r} is named twice; names must differ")
         if not names:
-            raise UserError("a class table needs at least one name")
+            raise UserError("a list of classes needs at least one name; for example ['sky', 'car']")
         if isinstance(spec, Mapping):
             return cls(names, tuple(_parse_colour(name, spec[name]) for name in spec))
         return cls(names, tuple(distinct_colours(len(names))))
@@ -58,10 +58,10 @@ class Labels:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """The id of a name.
+        """The id of a class by its name.
 
         Raises:
-            UserError: If there is no such class; the line names close ones.
+            UserError: If there is no such class. The message names similar ones.
         """
         try:
             return self.names.index(name)
@@ -71,7 +71,7 @@ class Labels:
 
 def _parse_colour(name: str, text: str) -> Colour:
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(text)):
-        raise UserError(f"class {name!r}: {text!r} is no colour; write it like '#4682b4'")
+        raise UserError(f"class {name!r}: {text!r} is not a colour; for example '#4682b4'")
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
@@ -85,7 +85,7 @@ def _suggest(name: str, names: Sequence[str]) -> str:
 
 
 def distinct_colours(count: int) -> Iterator[Colour]:
-    """Colours far apart from their neighbours in the list: hue by the golden angle, lightness in three steps."""
+    """Yield colours that differ clearly from their neighbours: hue by the golden angle, lightness in three steps."""
     for i in range(count):
         hue, lightness, saturation = (0.07 + i * 0.381966) % 1, (0.52, 0.38, 0.68)[i % 3], (0.75, 0.6, 0.85)[i // 3 % 3]
         red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
@@ -94,16 +94,16 @@ def distinct_colours(count: int) -> Iterator[Colour]:
 
 @dataclass(frozen=True)
 class ClassSets:
-    """What the labels of one source mean in the classes of one task.
+    """The set of a task's classes that each label of a source stands for.
 
-    Each label stands for a set of classes: one class, several ("one of these, I don't say which"), or none
-    (unlabelled). Labels with the same set cannot be told apart and share a *group*; loss and metric live in the space
-    of groups, where the probability of a group is the summed probability of its classes. With one class per label
-    this is ordinary classification.
+    A label stands for one class, for several ("one of these", without saying which), or for none (unlabelled). Labels
+    with the same set cannot be told apart and share a *group*. Losses and metrics are computed on groups; the
+    probability of a group is the summed probability of its classes. With one class per label this is ordinary
+    classification.
 
     Attributes:
-        labels: L names of the source's labels; a label id is a position.
-        members: L tuples of class ids, empty where the label means nothing.
+        labels: The L names of the source's labels. A label id is a position here.
+        members: For each of the L labels, the ids of its classes; empty if the label means unlabelled.
         classes: The K classes of the task.
     """
 
@@ -115,22 +115,23 @@ class ClassSets:
     def of(
         cls, labels: Sequence[str], classes: Labels, table: Mapping[str, str | Sequence[str] | None] | None = None
     ) -> ClassSets:
-        """Read the table of a YAML file.
+        """Read the `classes` table of a target in YAML.
 
         Args:
             labels: The source's own label names, in the order of their ids.
             classes: The task's classes.
-            table: Label name → class name, list of class names, or none for "unlabelled". `"*"` among the names
-                stands for every class that no other label of the source names. A label left out stands for the class
-                of the same name.
+            table: For each label name, a class name, a list of class names, or None for "unlabelled". `"*"` in a list
+                stands for every class that no other label of the source names. A label that is left out stands for the
+                class of its own name.
 
         Raises:
-            UserError: If the table names a label or a class that does not exist, or leaves a label unexplained.
+            UserError: If the table names a label or a class that does not exist; if a label that it leaves out is not
+                the name of a class; or if all labels mean unlabelled.
         """
         table = dict(table or {})
         repeated = [label for label, count in Counter(labels).items() if count > 1]
         if repeated:
-            raise UserError(f"the source has two labels {repeated[0]!r}; names must differ")
+            raise UserError(f"the source has two labels named {repeated[0]!r}; names must differ")
         for label in table:
             if label not in labels:
                 raise UserError(
@@ -140,7 +141,7 @@ class ClassSets:
         for label in labels:
             if label not in table and label not in classes.names:
                 raise UserError(
-                    f"label {label!r} is no class of the task; map it to a class, a list of classes, or null"
+                    f"label {label!r} is not a class of the task; map it to a class, a list of classes, or null"
                 )
             value = table.get(label, label)
             named[label] = [] if value is None else [value] if isinstance(value, str) else list(value)
@@ -151,17 +152,17 @@ class ClassSets:
             ids = {classes.index(name) for name in names if name != "*"} | (set(rest) if "*" in names else set())
             members.append(tuple(sorted(ids)))
         if not any(members):
-            raise UserError("every label of the source stands for nothing; leave the target out")
+            raise UserError("every label of the source is mapped to null; map one to a class, or leave the target out")
         return cls(tuple(labels), tuple(members), classes)
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """G distinct non-empty sets, in the order in which labels first use them."""
+        """The G distinct non-empty sets of class ids, in the order in which labels first use them."""
         return tuple(dict.fromkeys(m for m in self.members if m))
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:
-        """The class's name where a group is one class, otherwise the name of the first label that uses it."""
+        """The names of the G groups: the class's name if a group is one class, else that of the first label in it."""
         return tuple(
             self.classes.names[group[0]] if len(group) == 1 else self.labels[self.members.index(group)]
             for group in self.groups
@@ -169,18 +170,18 @@ class ClassSets:
 
     @cached_property
     def group_of_label(self) -> np.ndarray:
-        """(L + 1,) int64: group of each label, `IGNORE` if it means nothing; position -1 stands for `IGNORE`."""
+        """The group of each label, int64 (L + 1,); `IGNORE` if it means unlabelled. The last entry is for `IGNORE`."""
         groups = {group: i for i, group in enumerate(self.groups)}
         return np.array([groups.get(m, IGNORE) for m in self.members] + [IGNORE], dtype=np.int64)
 
     def to_groups(self, target: Tensor) -> Tensor:
-        """Own label ids, int64 of any shape, `IGNORE` allowed → group ids of the same shape."""
+        """Group ids from the source's label ids, both int64 of the same shape; `IGNORE` stays `IGNORE`."""
         import torch
 
         return torch.from_numpy(self.group_of_label).to(target.device)[target]
 
     def log_probabilities(self, log_p: Tensor) -> Tensor:
-        """Log-probabilities of classes (B, K, …) → of groups (B, G, …): log of the sum over each set."""
+        """Log-probabilities of groups (B, G, …) from those of classes (B, K, …): log of the sum over each set."""
         import torch
 
         if all(len(group) == 1 for group in self.groups):
@@ -190,7 +191,7 @@ class ClassSets:
         return torch.stack(columns, 1)
 
     def probabilities(self, p: Tensor) -> Tensor:
-        """Probabilities of classes (B, K, …) → of groups (B, G, …)."""
+        """Probabilities of groups (B, G, …) from those of classes (B, K, …)."""
         import torch
 
         return torch.stack([p[:, g[0]] if len(g) == 1 else p[:, list(g)].sum(1) for g in self.groups], 1)

@@ -1,7 +1,7 @@
-"""A command's words as the arguments of its function.
+"""Turning the words of a command line into the arguments of the command's function.
 
-Training files are read, checked and merged by `recipes` and `plain`. jsonargparse reads the words that change what
-they say, and writes the help. What comes of both is built by `plain`, which also builds what model folders hold.
+Training files are read, checked and merged by `recipes` and `plain`. jsonargparse reads the options, which change the
+values of the files, and writes the help. `plain` then builds the objects, as it does for model folders.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ from upernet.yaml_files import parse_yaml, write_yaml
 
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
-    "prepare": ("WORD", "What to prepare (cityscapes or voc_aug), then the folder of the data set."),
+    "prepare": ("WORD", "The data set to prepare, cityscapes or voc_aug, then its folder."),
     "convert": (
         "PATH",
-        "What to read (a file, a folder, the authors' two files, a name, an address), then where to write.",
+        "The model to read (a file, a folder, the authors' two files, a name or an address), then the path to write.",
     ),
 }
-"""How the words without option are called in a command's help."""
+"""Names and descriptions, in the help, of a command's words that belong to no option."""
 
 
 def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
-    """A command's arguments from its words: the keyword arguments of its function.
+    """The keyword arguments of a command's function, from the words of the command line.
+
+    Args:
+        name: Name of the command.
+        words: The words that follow it.
 
     Raises:
-        UserError: If there is an option, a key or a value that the command does not know.
+        UserError: If an option, a key or a value is not valid.
         SystemExit: After `--help`.
     """
     function = find_command(name)
@@ -45,9 +49,9 @@ def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     paths, rest = _sort_words(words, kinds)
     needed = "data" in parameters and parameters["data"].default is inspect.Parameter.empty
     if needed and not paths and not {"-h", "--help"} & set(words):
-        raise UserError(f"{name}: give --config mine.yaml; shipped ones: {', '.join(shipped_recipes())}")
+        raise UserError(f"{name}: needs --config mine.yaml; shipped files: {', '.join(shipped_recipes())}")
     recipes = [recipe for path in paths for recipe in read_recipe(path)]
-    allow_modules(_modules_named(recipes, rest, kinds))
+    allow_modules(_named_modules(recipes, rest, kinds))
     stages = merge_recipes(recipes, kinds)
     values = _read_words(name, function, rest, stages, kinds)
     try:
@@ -60,20 +64,20 @@ def _build(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     return {key: from_plain(kind, values[key], key) for key, kind in kinds.items() if key in values}
 
 
-def _origin(stages: Sequence[Recipe], kinds: Mapping[str, Any], said: str) -> str | None:
-    """The first of several files with which an error begins; none if the words on the command line are to blame."""
+def _origin(stages: Sequence[Recipe], kinds: Mapping[str, Any], message: str) -> str | None:
+    """The first of several files with which an error appears, or None if the words of the command line cause it."""
     for path, values in stages:
         try:
             _build(kinds, values)
         except UserError as error:
-            if str(error) == said:
+            if str(error) == message:
                 return path
     return None
 
 
-def _modules_named(recipes: Sequence[Recipe], words: Sequence[str], kinds: Mapping[str, Any]) -> Iterator[str]:
-    """Modules from which files and words want classes, and those that the user trusts."""
-    blocks: list[Any] = [value for _, said in recipes for key, value in said.items() if key in kinds]
+def _named_modules(recipes: Sequence[Recipe], words: Sequence[str], kinds: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the modules of the classes that files and words name, and the modules that the user trusts."""
+    blocks: list[Any] = [value for _, content in recipes for key, value in content.items() if key in kinds]
     for option, value in pairwise(words):
         if option.startswith("--") and value.startswith(("[", "{")):
             loaded = parse_yaml(value)
@@ -94,7 +98,7 @@ def _read_words(
     stages: Sequence[Recipe],
     kinds: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the words make of the files and the defaults, as plain values."""
+    """The arguments of a command as plain values: the defaults, changed by the files, changed by the words."""
     from jsonargparse import ArgumentError
 
     parser = _make_parser(name, function)
@@ -102,37 +106,37 @@ def _read_words(
     try:
         return {k: v for k, v in parser.parse_args([*files, *words]).as_dict().items() if k in kinds}
     except (ArgumentError, TypeError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         try:
-            _explain(said, words, stages[-1][1] if stages else {}, kinds)
-        except UserError as ours:
-            raise type(ours)(f"{_origin(stages, kinds, str(ours)) or name}: {ours}") from error
-        said += _close_options(said, parser.get_defaults().keys())
-        raise UserError(f"{name}: {said}; upernet {name} --help lists the options") from error
+            _explain(message, words, stages[-1][1] if stages else {}, kinds)
+        except UserError as clearer:
+            raise type(clearer)(f"{_origin(stages, kinds, str(clearer)) or name}: {clearer}") from error
+        message += _suggest_options(message, parser.get_defaults().keys())
+        raise UserError(f"{name}: {message}; upernet {name} --help lists the options") from error
 
 
-def _explain(said: str, words: Sequence[str], values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Say in our words what jsonargparse refuses: it names neither the task or source that it means nor a valid value.
+def _explain(message: str, words: Sequence[str], values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raise a clearer error than jsonargparse's, which names neither the task or source nor a valid value.
 
     Args:
-        said: Its error.
-        words: The words on the command line.
-        values: What the files say.
+        message: The message of jsonargparse.
+        words: The words of the command line.
+        values: The merged values of the files.
         kinds: Types of the command's arguments.
 
     Raises:
-        UserError: If it is a key that the files lack, or a word of a wrong type.
+        UserError: If the files lack a key, or a word has a wrong type.
     """
-    if "required" in said:
+    if "required" in message:
         _build(kinds, values)
-    refused = re.search(r'Parser key "([\w.]+)"', said)
+    refused = re.search(r'Parser key "([\w.]+)"', message)
     for option, word in pairwise(words):
         key = option.removeprefix("--")
         if not (refused and option.startswith("--") and f"{key}.".startswith(f"{refused[1]}.")):
             continue
         first, *inner = key.split(".")
         faults = []
-        for value in (word, parse_yaml(word)):  # what is wanted may be a string
+        for value in (word, parse_yaml(word)):  # the valid value may be a string
             for part in reversed(inner):
                 value = {part: value}
             try:
@@ -143,9 +147,9 @@ def _explain(said: str, words: Sequence[str], values: Mapping[str, Any], kinds: 
             raise faults[1]
 
 
-def _close_options(said: str, keys: Iterable[str]) -> str:
-    """Options whose names are like the one that jsonargparse does not know, to end its line."""
-    unknown = re.search(r"unrecognized arguments: --([\w.-]+)", said)
+def _suggest_options(message: str, keys: Iterable[str]) -> str:
+    """A hint at options with similar names, to end the message of jsonargparse about an unknown one."""
+    unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     near = get_close_matches(unknown[1], list(keys), n=3) if unknown else []
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -163,25 +167,28 @@ def _make_parser(name: str, function: Callable[..., int]) -> Any:
     )
     skip: set[str | int] = set()
     if "inputs" in parameters:
-        metavar, meaning = INPUTS[name]
-        parser.add_argument("inputs", nargs="+", metavar=metavar, help=meaning)
+        metavar, description = INPUTS[name]
+        parser.add_argument("inputs", nargs="+", metavar=metavar, help=description)
         skip.add("inputs")
     if "data" in parameters:
         parser.add_argument(
             "--config",
             action="config",
-            help="YAML file, own or shipped. A later file changes earlier ones. A file also changes the one that its "
-            "key `base` names, a path relative to it.",
+            help="YAML file: a path, or the name of a shipped file. A later file changes earlier ones. A file with a "
+            "key `base` changes the file at that path, which is relative to itself.",
         )
     parser.add_function_arguments(function, as_positional=False, skip=skip)
     return parser
 
 
 def _sort_words(words: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The training files that are named, and all other words as jsonargparse wants them.
+    """Separate the training files from all other words, and write the latter as jsonargparse wants them.
 
-    `--flag` alone means true, and one word where a list is wanted a list of one. A command that takes no words without
-    option has lists of all words up to the next option.
+    `--flag` alone means true. If an option takes a list, it takes the next word as a list of one; if the command has no
+    positional arguments, it takes all words up to the next option.
+
+    Returns:
+        The paths after `--config`, and the other words.
     """
     files, rest = [], []
     queue = [part for w in words for part in (w.split("=", 1) if w.startswith("--") and "=" in w else [w])]
@@ -204,9 +211,10 @@ def _sort_words(words: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[st
 
 
 def _wants_list(kind: Any) -> bool:
-    return any(get_origin(one) in (list, tuple) for one in (get_args(kind) if is_union(kind) else (kind,)))
+    members = get_args(kind) if is_union(kind) else (kind,)
+    return any(get_origin(member) in (list, tuple) for member in members)
 
 
 def _is_list(words: Sequence[str]) -> bool:
-    """Whether a value comes first that is written as a list already, or as none."""
+    """Whether the first word is already written as a list, or is null."""
     return bool(words) and (words[0].startswith("[") or words[0] == "null")

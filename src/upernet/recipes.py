@@ -1,4 +1,4 @@
-"""Training files, own or shipped ones: each read with the files that it changes, checked and merged."""
+"""Training files, the user's own or shipped ones: reading them with their bases, checking and merging them."""
 
 from __future__ import annotations
 
@@ -14,68 +14,74 @@ from upernet.yaml_files import read_yaml
 CONFIGS = Path(__file__).parent / "configs"
 
 BLOCKS = ("tasks", "data", "model", "optim", "run", "inference")
-"""What a training file holds."""
+"""The blocks of a training file."""
 
 Recipe = tuple[str, dict[str, Any]]
-"""Where a file lies, and what it says, without its key `base`."""
+"""The path of a training file, and its content without the key `base`."""
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the training files in the package, such as `upp/upp_mini.yaml`, without those in `base/`."""
+    """Names of the training files in the package, such as `upp/upp_mini.yaml`. Those in `base/` are left out."""
     names = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml"))
     return [name for name in names if not name.startswith("base/")]
 
 
-def read_recipe(given: str) -> list[Recipe]:
-    """A training file after those that it changes: its `base`, the base of that one, and so on.
+def read_recipe(name: str) -> list[Recipe]:
+    """Read a training file and the files that it changes: its `base`, the base of that, and so on.
 
     Args:
-        given: A path, or the name of a shipped file. A `base` is a path relative to the file that names it.
+        name: A path, or the name of a shipped file. A `base` is a path relative to the file that names it.
+
+    Returns:
+        The files, each after its base.
 
     Raises:
-        UserError: If a file does not exist, is no mapping in YAML, or is its own base.
+        UserError: If a file does not exist, is not a mapping in YAML, or is its own base.
     """
-    path = Path(given)
-    if not path.exists() and (CONFIGS / given).is_file():
-        path = CONFIGS / given
+    path = Path(name)
+    if not path.exists() and (CONFIGS / name).is_file():
+        path = CONFIGS / name
     if not path.is_file():
-        near = get_close_matches(given, shipped_recipes(), n=3) or shipped_recipes()
-        raise UserError(f"{given}: no such file; shipped are {', '.join(near)}")
+        near = get_close_matches(name, shipped_recipes(), n=3) or shipped_recipes()
+        raise UserError(f"{name}: no such file; shipped files: {', '.join(near)}")
     return _with_base(path, ())
 
 
 def _with_base(path: Path, above: Sequence[Path]) -> list[Recipe]:
     content = read_yaml(path)
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: no configuration; expected blocks such as model, tasks and data")
-    said = {key: value for key, value in content.items() if key != "base"}
+        raise UserError(f"{path}: not a configuration; expected blocks such as model, tasks and data")
+    own = {key: value for key, value in content.items() if key != "base"}
     base = content.get("base")
     if base is None:
-        return [(str(path), said)]
+        return [(str(path), own)]
     if not (isinstance(base, str) and (path.parent / base).is_file()):
-        raise UserError(f"{path}: base {base!r} is no file; name one relative to {path.parent}")
+        raise UserError(f"{path}: base {base!r} is not a file; name one relative to {path.parent}")
     above = (*above, path.resolve())
     if (path.parent / base).resolve() in above:
-        raise UserError(f"{path}: base {base!r} leads back to it")
-    return [*_with_base(path.parent / base, above), (str(path), said)]
+        raise UserError(f"{path}: base {base!r} leads back to this file; leave the key out")
+    return [*_with_base(path.parent / base, above), (str(path), own)]
 
 
 def merge_recipes(recipes: Sequence[Recipe], kinds: Mapping[str, Any]) -> list[Recipe]:
-    """Each file with all that it and those before it say of the arguments of a command.
+    """Merge training files step by step, so that an error can be traced to the file that causes it.
 
-    A training file also serves to evaluate: blocks that the command has no argument for are left out.
+    Blocks for which the command has no argument are left out, so that a training file also serves to evaluate.
 
     Args:
-        recipes: The files, later ones changing earlier ones.
+        recipes: The files; later ones change earlier ones.
         kinds: Types of the command's arguments by name.
+
+    Returns:
+        For each file, its path, and the values of that file merged with those before it.
 
     Raises:
         UserError: If a file holds a value of a wrong type or an unknown key.
     """
     stages: list[Recipe] = []
-    for path, said in recipes:
+    for path, content in recipes:
         merged = dict(stages[-1][1]) if stages else {}
-        for key, value in said.items():
+        for key, value in content.items():
             valid = list(dict.fromkeys((*BLOCKS, *kinds, "base")))
             if key not in valid:
                 near = get_close_matches(str(key), valid, n=2)
@@ -91,14 +97,19 @@ def merge_recipes(recipes: Sequence[Recipe], kinds: Mapping[str, Any]) -> list[R
 
 
 def combine(kind: Any, old: Any, new: Any, key: str) -> Any:
-    """What earlier files and a later one say of one argument, its types checked.
+    """Check the types of a new value of an argument, and merge it with the old value.
+
+    Args:
+        kind: Type of the argument.
+        old: Plain values from earlier files, or None.
+        new: Plain values from a later file or the command line.
+        key: Name of the argument, for error lines.
 
     Raises:
-        UserError: If the later one holds a value of a wrong type, an unknown key, or a class that cannot be imported.
+        UserError: If the new value has a wrong type, an unknown key, or a class that cannot be imported.
     """
     check_types(kind, new, key)
     combined = merge(kind, old, new, key)
-    check_types(
-        kind, combined, key
-    )  # the class of a task may stand in the earlier file, its arguments in the later one
+    # The earlier file may name a class, and the later one its arguments: those are checked only here.
+    check_types(kind, combined, key)
     return combined

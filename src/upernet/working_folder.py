@@ -1,4 +1,4 @@
-"""The working folder as a place of modules: only for those that the user names."""
+"""Importing modules from the working folder, but only those that the user names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 
 def allow_modules(names: Iterable[str]) -> None:
-    """Let Python find modules in the working folder, after all other places, if one of these lies only there.
+    """Let Python find modules in the working folder, after all other places, if a named module lies only there.
 
-    Other folders' files must not be executed because of their names: libraries try to import what may not be installed,
-    such as `dill`, and would find a file of that name beside somebody's photographs.
+    Otherwise the working folder is not searched, so that no file is executed because of its name: libraries try to
+    import modules that may not be installed, such as `dill`, and would find a file `dill.py` beside somebody's
+    photographs.
 
     Args:
         names: Modules that the user has named, such as `my_project.tasks`.

@@ -1,4 +1,4 @@
-"""YAML read and written in one way everywhere."""
+"""Reading and writing YAML in the same way everywhere."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from upernet.errors import UserError
 _FLOAT = "tag:yaml.org,2002:float"
 _WITHOUT_POINT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?[0-9]+\.[0-9]*[eE][0-9]+|[-+]?\.[0-9]+[eE][0-9]+")
 _OTHER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What PyYAML raises beside its own errors, such as at a tag `!!bool` before what is none."""
+"""Errors of Python that PyYAML raises beside its own, such as for a tag `!!bool` before a value that is no boolean."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes `1e-3` for a number, as YAML 1.2 does and people expect; PyYAML takes it for a string."""
+    """Reads `1e-3` as a number, as YAML 1.2 does and people expect. PyYAML reads it as a string."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -37,22 +37,22 @@ for _kind in (_Loader, _Dumper):
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file: plain values; nothing in it is run.
+    """Read a YAML file as plain values. Nothing in it is executed.
 
     Raises:
-        UserError: If it cannot be read, or is no YAML.
+        UserError: If the file cannot be read, or is not valid YAML.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, *_OTHER_ERRORS) as error:
-        said = " ".join(str(error).replace(' in "<unicode string>",', "").split())
-        raise UserError(f"{path}: no YAML ({said})") from error
+        message = " ".join(str(error).replace(' in "<unicode string>",', "").split())
+        raise UserError(f"{path}: not valid YAML ({message})") from error
 
 
 def parse_yaml(word: str) -> Any:
-    """The value of a word on the command line, or the word itself where it is no YAML."""
+    """The value of a word of the command line, or the word itself if it is not valid YAML."""
     try:
         return yaml.load(word, _Loader)
     except (yaml.YAMLError, *_OTHER_ERRORS):
@@ -60,5 +60,5 @@ def parse_yaml(word: str) -> Any:
 
 
 def write_yaml(content: Any) -> str:
-    """Plain values as YAML, keys in their order."""
+    """Write plain values as YAML. Keys stay in their order."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -66,7 +66,7 @@ def test_several_tasks_stay_ours(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["only.pth"], "no place to write"),
+        (["only.pth"], "only.pth is not followed by a path to write"),
         (["a", "b", "--half", "--to", "smp"], "--half"),
         (["a", "b", "--to", "mmseg"], "model.pth"),
         (["a", "b", "--drop", "depth"], "a: no model"),
@@ -88,7 +88,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "there.pth").write_bytes(b"mine")
     for place, to in (("ours", "native"), ("ours", "huggingface"), ("there.pth", "mmseg"), ("ours", "smp")):
         assert main(["convert", str(ours), str(tmp_path / place), "--to", to]) == 2
-        assert "is there already, and the last one is where to write" in capsys.readouterr().err
+        assert "exists already, and the last path is the one to write" in capsys.readouterr().err
     assert (ours / "model.safetensors").read_bytes() == before
     assert (tmp_path / "there.pth").read_bytes() == b"mine"
 

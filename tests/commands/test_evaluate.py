@@ -98,11 +98,14 @@ def test_each_option_changes_the_procedure(place: Path, tmp_path: Path) -> None:
     ("more", "line"),
     [
         (["--whole", "--window", "[40,40]"], "--whole contradicts windows of [40, 40]; leave one of them out"),
-        (["--protocol", "recent"], "--protocol recent says what scales are ratios of; give --tta or --scales too"),
-        (["--window", "[40,20]"], "inference.window: [40, 20] is no height and width from 32 pixels"),
+        (
+            ["--protocol", "recent"],
+            "--protocol recent needs scales; give --tta or --scales too, such as --scales [0.5,1,2]",
+        ),
+        (["--window", "[40,20]"], "inference.window: [40, 20] is not a height and width of at least 32 pixels"),
         (["--stride", "[41,24]"], "inference.stride: [41, 24] leaves gaps between windows of [40, 40]"),
-        (["--scales", "[0]"], "inference.scales: [0.0] are not ratios from 0.05 to 20; for example [1.0]"),
-        (["--scales", "[]"], "inference.scales: [] are not ratios from 0.05 to 20"),
+        (["--scales", "[0]"], "inference.scales: [0.0] is not a list of factors from 0.05 to 20; for example [1.0]"),
+        (["--scales", "[]"], "inference.scales: [] is not a list of factors from 0.05 to 20"),
         (["--short_side", "8"], "inference.short_side: 8 is not at least 32; for example 512"),
         (["--save_predictions", __file__], f"--save_predictions {__file__} is a file; valid: a folder"),
     ],

@@ -103,4 +103,4 @@ def test_a_pattern_that_fits_nothing_is_told(capsys: pytest.CaptureFixture[str])
     assert main(["models", "--pattern", "segformer"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert "--pattern segformer: no model's name, data or backbone fits; valid: for example swin" in err
+    assert "--pattern segformer: no model's name, data or backbone matches; for example swin" in err

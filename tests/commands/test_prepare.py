@@ -126,7 +126,7 @@ def test_one_bad_file_is_told_and_the_rest_is_made(polygons: Path, capsys: pytes
 def test_a_thousand_faults_of_one_kind_do_not_flood(
     polygons: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upernet.commands.prepare, "TOLD", 2)
+    monkeypatch.setattr(upernet.commands.prepare, "SHOWN_FAULTS", 2)
     for path in polygons.rglob("*_polygons.json"):
         path.write_text("")
     code, _, err = run(capsys, "cityscapes", polygons)
@@ -437,10 +437,13 @@ def test_without_scipy_it_is_told_how_to_install(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["ade20k", "x"], "prepare: nothing named 'ade20k' to prepare; valid: cityscapes, voc_aug"),
-        (["cityscapes"], "prepare: give one folder after cityscapes; for example upernet prepare cityscapes data/set"),
-        (["voc_aug", "x", "y"], "prepare: give one folder after voc_aug; for example upernet prepare voc_aug data/set"),
-        (["cityscapes", "x", "--sbd", "y"], "--sbd y: only voc_aug uses SBD"),
+        (["ade20k", "x"], "prepare: unknown data set 'ade20k'; valid: cityscapes, voc_aug"),
+        (["cityscapes"], "prepare: needs one folder after cityscapes; for example upernet prepare cityscapes data/set"),
+        (
+            ["voc_aug", "x", "y"],
+            "prepare: needs one folder after voc_aug; for example upernet prepare voc_aug data/set",
+        ),
+        (["cityscapes", "x", "--sbd", "y"], "--sbd y: only for voc_aug, not for cityscapes; leave the option out"),
     ],
 )
 def test_wrong_use_is_told(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

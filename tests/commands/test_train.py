@@ -24,7 +24,7 @@ from upernet.store.loading import load_model
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
-        ("tasks", {}, "tasks: none given; for example semantic:"),
+        ("tasks", {}, "tasks: there are none; for example semantic:"),
         ("data.sources", {}, "task 'object': no source trains it"),
         ("run.init", "no-such-model", "no-such-model: no model; give a folder"),
         ("run.backbone_weights", "/no/such/file.pth", "/no/such/file.pth"),

@@ -492,7 +492,7 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": (2.0, 0.5)}, r"augment\.scale: \[2\.0, 0\.5\] is no range; for example"),
+        ({"scale": (2.0, 0.5)}, r"augment\.scale: \[2\.0, 0\.5\] is not a range; for example"),
         ({"scale": (0.0, 1.0)}, r"augment\.scale"),
         ({"crop": (512, 31)}, r"augment\.crop: 31 is not at least 32; for example \[512, 512\]"),
         ({"aspect": 0.5}, r"augment\.aspect: 0\.5 is not at least 1"),
@@ -500,8 +500,8 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
         ({"flip": -0.1}, r"augment\.flip: -0\.1 is not from 0 to 1"),
         ({"brightness": -1.0}, r"augment\.brightness: -1\.0 is not at least 0"),
         ({"box": (0, 512)}, r"augment\.box: 0 is not at least 1; for example \[2048, 512\]"),
-        ({"box": (9, 9), "short_side": 5}, r"augment\.short_side: 5 beside box \[9, 9\]; leave it at null"),
-        ({"box": (9, 9), "aspect": 1.2}, r"augment\.aspect: 1\.2 beside box \[9, 9\]; leave it at 1\.0"),
+        ({"box": (9, 9), "short_side": 5}, r"augment\.short_side: 5 has no place beside box \[9, 9\]; valid: null"),
+        ({"box": (9, 9), "aspect": 1.2}, r"augment\.aspect: 1\.2 has no place beside box \[9, 9\]; valid: 1\.0"),
         (
             {"cat_max_ratio": 1.5, "box": (9, 9)},
             r"augment\.cat_max_ratio: 1\.5 is not from 1e-09 to 1; for example 0\.75",
@@ -515,7 +515,7 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
             {"pad_colour": (124.0, 0.5, 0.5), "box": (9, 9)},
             r"augment\.pad_colour: 124\.0 is not from 0 to 1; for example",
         ),
-        ({"photometric": True, "hue": 0.1}, r"augment\.hue: 0\.1 beside photometric: true; leave it at 0"),
+        ({"photometric": True, "hue": 0.1}, r"augment\.hue: 0\.1 has no place beside photometric: true; valid: 0"),
     ],
 )
 def test_bad_augmentation_is_told(options: dict[str, Any], message: str) -> None:

@@ -119,17 +119,23 @@ def test_windows_cover_everything_and_leave_nothing(length: int, window: int, da
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"window": (16, 64), "stride": (8, 8)}, r"inference.window: \[16, 64\] is no height and width from 32 pixels"),
-        ({"window": (64, 64), "stride": (0, 8)}, r"inference.stride: \[0, 8\] is no height and width from 1 pixels"),
+        (
+            {"window": (16, 64), "stride": (8, 8)},
+            r"inference.window: \[16, 64\] is not a height and width of at least 32 pixels",
+        ),
+        (
+            {"window": (64, 64), "stride": (0, 8)},
+            r"inference.stride: \[0, 8\] is not a height and width of at least 1 pixels",
+        ),
         ({"window": (64, 64)}, r"inference.window: \[64, 64\] needs inference.stride too"),
         ({"stride": (64, 64)}, r"inference.stride: \[64, 64\] needs inference.window too"),
         (
             {"window": (64, 64), "stride": (65, 8)},
             r"inference.stride: \[65, 8\] leaves gaps between windows of \[64, 64\]",
         ),
-        ({"scales": ()}, r"inference.scales: \[\] are not ratios from 0.05 to 20; for example \[1.0\]"),
-        ({"scales": (1.0, 0.0)}, r"inference.scales: \[1.0, 0.0\] are not ratios"),
-        ({"scale_of": "moon"}, "inference.scale_of: 'moon' is none of box, image"),
+        ({"scales": ()}, r"inference.scales: \[\] is not a list of factors from 0.05 to 20; for example \[1.0\]"),
+        ({"scales": (1.0, 0.0)}, r"inference.scales: \[1.0, 0.0\] is not a list of factors"),
+        ({"scale_of": "moon"}, "inference.scale_of: 'moon' is not one of box, image"),
     ],
 )
 def test_wrong_procedures_are_told(values: dict[str, Any], line: str) -> None:

@@ -95,8 +95,8 @@ def test_a_folder_is_saved_over(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"a: [", "no YAML ("),
-        (b"\xff\xfe\x00", "no YAML ("),
+        (b"a: [", "not valid YAML ("),
+        (b"\xff\xfe\x00", "not valid YAML ("),
         (b"- 1", "expected the keys model and tasks"),
         (b"", "expected the keys model and tasks"),
         (b"model: {}", "expected the keys model and tasks"),
@@ -119,7 +119,7 @@ def test_a_damaged_configuration_is_told(folder: Path, text: bytes, message: str
 @pytest.mark.parametrize("text", ["a: !!bool b", "a: 2020-99-99", "a: !!timestamp b", "[" * 5000, "a: !!int b"])
 def test_values_that_are_none_are_told(folder: Path, text: str) -> None:
     (folder / CONFIG).write_text(text)
-    assert told(folder).startswith(f"{folder / CONFIG}: no YAML (")
+    assert told(folder).startswith(f"{folder / CONFIG}: not valid YAML (")
 
 
 def test_a_list_of_lists_of_lists_is_told(folder: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_list_inside_itself_is_survived(folder: Path) -> None:
 
 def test_a_class_that_is_no_task_is_told(folder: Path) -> None:
     path = edit(folder, lambda c: c["tasks"]["scene"].update(class_path="subprocess.Popen"))
-    assert told(folder) == f"{path}: tasks.scene: 'subprocess.Popen' is no Task"
+    assert told(folder) == f"{path}: tasks.scene: 'subprocess.Popen' is not a subclass of Task"
 
 
 def test_unknown_keys_are_told(folder: Path) -> None:
@@ -199,7 +199,12 @@ def test_unknown_keys_are_told(folder: Path) -> None:
         ("inference", "flip", "false", "inference.flip: expected true or false, found 'false'"),
         ("model", "align_corners", "no", "model.align_corners: expected true or false, found 'no'"),
         ("model", "mean", [0.1, float("nan"), 0.3], "model.mean: nan is not finite; for example [0.485, 0.456, 0.406]"),
-        ("inference", "scales", [float("inf")], "inference.scales: [inf] are not ratios from 0.05 to 20; for example"),
+        (
+            "inference",
+            "scales",
+            [float("inf")],
+            "inference.scales: [inf] is not a list of factors from 0.05 to 20; for example",
+        ),
     ],
 )
 def test_a_value_that_would_change_answers_in_silence_is_told(

@@ -1,4 +1,4 @@
-"""The command line's subcommands: each is the public function of the module of its name."""
+"""The subcommands of the command line. Each is the public function of the module of the same name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ COMMANDS = ("predict", "train", "evaluate", "benchmark", "prepare", "convert", "
 
 
 def find_command(name: str) -> Callable[..., int]:
-    """The function of a subcommand; it returns the exit status."""
+    """Import the function of a subcommand. It returns the exit status."""
     function: Callable[..., int] = getattr(import_module(f"upernet.commands.{name}"), name)
     return function

@@ -18,30 +18,37 @@ def convert(
     trust: list[str] = [],  # noqa: B006
     mirror: str | None = None,
 ) -> int:
-    """Turn a checkpoint of other software into a model folder, or a model into theirs.
+    """Convert a checkpoint of other software to a model folder, or a model to a checkpoint of other software.
 
     Args:
-        inputs: What to read (a file, a folder, the authors' two files, a name or an address), then where to write.
-        to: What to write: a model folder of ours, or the layout of MMSegmentation (one .pth), of Hugging Face or of
-            segmentation_models_pytorch (a folder each).
+        inputs: The model to read (a file, a folder, the authors' two files, a name or an address), then the path to
+            write.
+        to: Format to write. native is a model folder of upernet, mmseg a .pth file of MMSegmentation, huggingface and
+            smp a folder of Hugging Face or of segmentation_models_pytorch.
         drop: Tasks to leave out, such as auxiliary.
-        half: Store float16 in a model folder of ours.
-        trust: Modules of your own from which the model may take its tasks.
-        mirror: Download from this address instead of the published host; UPERNET_MIRROR if none.
+        half: Store the weights in float16. For native only.
+        trust: Your own modules, from which the model may import its tasks.
+        mirror: Address to download from instead of the published host. If not given, the variable UPERNET_MIRROR
+            is used, if set.
+
+    Returns:
+        Exit status: 0.
 
     Raises:
-        UserError: If the network does not exist in the software to write for.
+        UserError: If the model cannot be read, or the other software has no such network.
     """
     if len(inputs) < 2:
-        raise UserError(f"convert: {inputs} names no place to write to; for example upernet convert old.pth new-folder")
+        raise UserError(
+            f"convert: {inputs[0]} is not followed by a path to write; for example upernet convert old.pth new-folder"
+        )
     if half and to != "native":
-        raise UserError(f"--half stores a model folder of ours; --to {to} writes float32")
+        raise UserError(f"--half is only for --to native; --to {to} writes float32")
     *sources, target = inputs
-    place = Path(target)
-    if to == "mmseg" and place.suffix != ".pth":
-        raise UserError(f"{target}: {to} is one file; give it a name like model.pth")
-    if place.is_file() or (place.is_dir() and (to == "mmseg" or any(place.iterdir()))):
-        raise UserError(f"{target}: is there already, and the last one is where to write; give a new name")
+    path = Path(target)
+    if to == "mmseg" and path.suffix != ".pth":
+        raise UserError(f"{target}: --to {to} writes a .pth file; for example model.pth")
+    if path.is_file() or (path.is_dir() and (to == "mmseg" or any(path.iterdir()))):
+        raise UserError(f"{target}: exists already, and the last path is the one to write; give a new one")
 
     from upernet.model.build import build_model
     from upernet.store.loading import load_model
@@ -51,21 +58,21 @@ def convert(
     model, tasks, inference = load_model(sources[0] if len(sources) == 1 else sources, trust, mirror)
     unknown = [name for name in drop if name not in tasks]
     if unknown:
-        raise UserError(f"--drop {unknown[0]}: no task; tasks: {', '.join(tasks)}")
+        raise UserError(f"--drop {unknown[0]}: no such task; tasks: {', '.join(tasks)}")
     if drop:
         kept = {name: task for name, task in tasks.items() if name not in drop}
         if not kept:
-            raise UserError(f"--drop {' '.join(drop)} leaves no task")
+            raise UserError(f"--drop {' '.join(drop)} leaves no task; drop fewer of {', '.join(tasks)}")
         state = {k: v for k, v in model.state_dict().items() if not any(k.startswith(f"heads.{n}.") for n in drop)}
         model, tasks = build_model(model.config, kept), kept
         load_weights(model, state, sources[0])
     if to == "native":
-        save_model(place, model, tasks, inference, info={"converted_from": [Path(s).name for s in sources]}, half=half)
+        save_model(path, model, tasks, inference, info={"converted_from": [Path(s).name for s in sources]}, half=half)
     else:
         from upernet.store.foreign import write_foreign
 
-        write_foreign(place, to, model, tasks, inference)
+        write_foreign(path, to, model, tasks, inference)
     parameters = sum(p.numel() for p in model.parameters())
-    what = ", ".join(f"{name} ({len(task.classes)} classes)" for name, task in tasks.items())
-    print_line(f"{target}: {model.config.backbone}, {parameters / 1e6:.1f} million parameters, {what}", sys.stdout)
+    answers = ", ".join(f"{name} ({len(task.classes)} classes)" for name, task in tasks.items())
+    print_line(f"{target}: {model.config.backbone}, {parameters / 1e6:.1f} million parameters, {answers}", sys.stdout)
     return 0

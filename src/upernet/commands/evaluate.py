@@ -38,30 +38,36 @@ def evaluate(
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Measure a model on the validation split of each source, in the source's own label space.
+    """Measure a model on the validation split of each source, in the source's own labels.
 
-    Started by torchrun or srun, its processes share the images and report together.
+    If torchrun or srun starts several processes, they share the images and make one report.
 
     Args:
-        data: Sources and what their labels mean; a training YAML will do, what only training needs is not read.
+        data: Sources and the meaning of their labels, as in a training file; settings for training are not used.
         model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
-        out: File for the report, JSON.
-        sources: Only these of the sources.
-        split: This split instead of each source's own `val`.
-        short_side: Show images at this shorter side instead of the model's own, in pixels.
-        window: Slide windows of this height and width over the image, such as [769,769], instead of the model's way.
-        stride: Steps between windows, down and across, such as [513,513].
-        whole: Show images whole though the model slides windows.
+        out: File for the report, in JSON. If not given, none is written.
+        sources: Names of the sources to evaluate. If not given, all are.
+        split: Split to evaluate, instead of each source's own `val`.
+        short_side: Shorter side of the images as the network sees them, in pixels, instead of the model's own.
+        window: Height and width of sliding windows in pixels, such as [769,769], instead of the model's own.
+        stride: Distance from one window to the next, down and across, in pixels, such as [513,513].
+        whole: Show images whole, even if the model uses sliding windows.
         tta: Average over scales 0.5 to 1.75, each plain and flipped (published as ms+flip).
-        scales: These scales, such as [0.5,1,2]; flipped too if tta is given.
-        protocol: What scales are ratios of, the box that images are fitted into (published), which is the default, or
-            each image's own size (recent versions of the toolbox).
-        save_predictions: Folder for predicted maps, PNG; as Cityscapes' server wants them, ADE20K's counted from 1,
-            others in the label ids of their source.
-        further: Print Dice, F-score, precision, recall and the SceneParse150 score too.
-        per_class: Print every class too.
-        trust: Modules of your own from which the model may take its tasks.
-        device: Where to run.
+        scales: Scales to average over, such as [0.5,1,2]; with tta, each is flipped too.
+        protocol: The size that scales multiply. With published, which is the default, it is the box that images are
+            fitted into; with recent, each image's own size, as in recent versions of MMSegmentation.
+        save_predictions: Folder for predicted label maps, as PNG. Those of Cityscapes have the ids that its server
+            expects, those of ADE20K count from 1, others have the label ids of their source.
+        further: Also print Dice, F-score, precision, recall and the SceneParse150 score.
+        per_class: Also print the figures of every class.
+        trust: Your own modules, from which the model may import its tasks.
+        device: Where to compute; auto takes a GPU if there is one.
+
+    Returns:
+        Exit status: 0.
+
+    Raises:
+        UserError: If an option is not valid, or the model or a source cannot be used.
     """
     from dataclasses import replace
 
@@ -76,12 +82,12 @@ def evaluate(
 
     if not isinstance(model, str):
         raise UserError(
-            "model: the YAML describes a network; name the trained one, for example --model runs/mine/model"
+            "model: the file describes a network without weights; name a model, for example --model runs/mine/model"
         )
     if whole and (window or stride):
         raise UserError(f"--whole contradicts windows of {list(window or stride or ())}; leave one of them out")
     if protocol and not (tta or scales):
-        raise UserError(f"--protocol {protocol} says what scales are ratios of; give --tta or --scales too")
+        raise UserError(f"--protocol {protocol} needs scales; give --tta or --scales too, such as --scales [0.5,1,2]")
     if out is not None:
         check_writable("--out", out)
     if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
@@ -95,7 +101,7 @@ def evaluate(
         if (not sources or name in sources) and (split or source.val)
     }
     if not chosen:
-        raise UserError("data.sources: nothing to evaluate; give a --config with sources")
+        raise UserError("data.sources: no source has a split to evaluate; give a --config with sources, or --split val")
     results = []
     with join(device) as (rank, world, where):
         network, tasks, inference = load_model(model, trust)
@@ -141,13 +147,13 @@ def evaluate(
 def _report(
     model: str, inference: InferenceConfig, sources: Mapping[str, Any], results: Sequence[Any]
 ) -> dict[str, Any]:
-    """Everything that somebody who repeats the measurement must know."""
+    """The report as plain values: the results, and everything needed to repeat the measurement."""
     from datetime import UTC, datetime
 
     from upernet import __version__
     from upernet.engine.logs import ignore_rule, protocol, size_rule
 
-    def told(r: Any) -> dict[str, Any]:
+    def describe(r: Any) -> dict[str, Any]:
         config = sources[r.source].config
         data = {"class_path": config.dataset.class_path(), "root": config.dataset.root}
         head = {"source": r.source, "data": data, "split": config.val, "task": r.task, "images": r.images}
@@ -162,10 +168,10 @@ def _report(
         "sizes": size_rule(inference),
         "ignored": ignore_rule(results),
         "inference": to_plain(inference),
-        "results": [told(r) for r in results],
+        "results": [describe(r) for r in results],
     }
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON knows no NaN: a class that never occurs has no figure."""
+    """Replace NaN, which JSON does not know, with None: a class that never occurs has no figure."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""`upernet models`: the models that come with the package and the published ones, with their figures."""
+"""The command `models`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from upernet.zoo.published import Published
 
 MIXTURE = "own mixture"
-"""What a model inside the package was trained on, for the table."""
+"""Training data of the models inside the package, as the table names it."""
 COLUMNS = ("name", "data", "backbone", "crop", "steps", "mIoU", "ms+flip", "GB", "fps", "weights")
 NUMBERS = range(3, 9)
 """Columns that are aligned on the right."""
@@ -31,17 +31,18 @@ MEANING = (
 
 
 def models(pattern: str = "", json: bool = False) -> int:
-    """List the models that can be named: those inside the package and the published ones, with their figures.
+    """List the models that can be used by name: those in the package and the published ones, with their figures.
 
     Args:
-        pattern: Only models whose name, data or backbone holds this text, or fits it as a glob such as '*r50*ade20k'.
-        json: Print every field as JSON, with full addresses and sha256.
+        pattern: List only models whose name, data or backbone contains this text, or matches it as a glob such as
+            '*r50*ade20k'.
+        json: Print all fields as JSON, with full addresses and sha256.
 
     Returns:
         Exit status: 0.
 
     Raises:
-        UserError: If no model fits the pattern.
+        UserError: If no model matches the pattern.
     """
     from upernet.zoo.published import published
     from upernet.zoo.shipped import shipped_models
@@ -50,15 +51,13 @@ def models(pattern: str = "", json: bool = False) -> int:
     records += [_record(model) for model in published()]
     found = [r for r in records if _fits(r, pattern.lower())]
     if not found:
-        raise UserError(
-            f"--pattern {pattern}: no model's name, data or backbone fits; valid: for example swin or *r50*"
-        )
+        raise UserError(f"--pattern {pattern}: no model's name, data or backbone matches; for example swin or '*r50*'")
     if json:
         _print_json(found)
     elif sys.stdout.isatty():
         _print_table(found)
     else:
-        # For `cut` and `awk`: nothing is shortened, every field is there.
+        # For `cut` and `awk`, nothing is shortened, and every field has a value.
         print(f"# {USE}")
         print(*COLUMNS, "note", sep="\t")
         for record in found:
@@ -72,7 +71,7 @@ def _record(model: Published) -> dict[str, Any]:
 
 
 def _shipped(folder: Path) -> dict[str, Any]:
-    """What `config.yaml` tells of a model inside the package, in the fields of the published ones."""
+    """The record of a model inside the package, with the fields of the published ones, from its `config.yaml`."""
     import yaml
 
     from upernet.zoo.published import Published
@@ -89,7 +88,7 @@ def _shipped(folder: Path) -> dict[str, Any]:
 
 
 def _title(dataset: str) -> str:
-    """The data set of a record as people write it."""
+    """Name of a record's data set, as people write it."""
     from upernet.data.sets import SETS
     from upernet.data.sets.broden_plus import TITLE
 
@@ -103,7 +102,7 @@ def _fits(record: dict[str, Any], pattern: str) -> bool:
 
 
 def _cells(record: dict[str, Any]) -> list[str]:
-    """All columns but the last as text, empty where nothing is known."""
+    """The text of all columns but the last; empty if the value is not known."""
     crop, steps, single, scales = record["crop"], record["steps"], record["miou_ms_flip"], record["miou_ms"]
     return [
         record["name"],
@@ -118,7 +117,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _place(record: dict[str, Any]) -> str:
+def _location(record: dict[str, Any]) -> str:
     """Where the weights are, in a word or two."""
     from upernet.zoo.download import cached_path
 
@@ -142,13 +141,13 @@ def _print_json(records: list[dict[str, Any]]) -> None:
 
 
 def _print_table(records: list[dict[str, Any]]) -> None:
-    """A table where the terminal is wide enough for the longest name beside its figures, otherwise two lines each."""
+    """Print a table if the terminal is wide enough for it, else two lines for each model."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
     console.print(Text(f"To use one: {USE}", "bold"))
-    rows = [[*_cells(record), _place(record)] for record in records]
+    rows = [[*_cells(record), _location(record)] for record in records]
     widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
     if sum(widths) + 2 * len(widths) <= console.width:
         from rich.table import Table

@@ -1,6 +1,6 @@
-"""`upernet predict`: parse photographs and write what was found.
+"""The command `predict`. Heavy imports wait until it runs.
 
-Nothing here names torch's types, even for type checkers only: jsonargparse follows such imports for `--help`.
+No type of torch is named here, not even for type checkers only, because jsonargparse follows such imports for `--help`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ def predict(
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     mirror: str | None = None,
 ) -> int:
-    """Parse photographs: a label map per task, a picture with legends, and a JSON for each.
+    """Parse photographs: write label maps for all tasks, a picture with legends and a JSON file for each one.
 
     Args:
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'.
         model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
-        out: Folder for the results; sub-folders of a given folder are kept.
+        out: Folder for the results. Sub-folders of an input folder are kept.
         device: Where to compute; auto takes a GPU if there is one.
-        top: How many image-level classes to list.
-        scores: Also write the probabilities of all classes at every pixel, as float16 .npz; these are large.
-        trust: Modules of your own from which the model may take its tasks.
-        mirror: Download from this address instead of the published host; UPERNET_MIRROR if none.
+        top: Number of classes to list for the image as a whole.
+        scores: Also write the probabilities of all classes at every pixel, as .npz files in float16. They are large.
+        trust: Your own modules, from which the model may import its tasks.
+        mirror: Address to download from instead of the published host. If not given, the variable UPERNET_MIRROR
+            is used, if set.
 
     Returns:
-        Exit status: 0, or 1 if an input could not be parsed (the others are).
+        Exit status: 0, or 1 if an input could not be parsed; all others are parsed nevertheless.
 
     Raises:
         UserError: If the model, the device, `top` or `out` cannot be used.
@@ -50,15 +51,15 @@ def predict(
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; valid: a folder, such as upernet-out")
     found, errors = find_images(inputs)
-    named = {Path(given) for given in inputs}
-    # A folder that holds `out` holds our own pictures too, from the last time.
-    images = {p: place for p, place in found.items() if p in named or not (_is_below(p, out) and _is_ours(p))}
+    named = {Path(word) for word in inputs}
+    # A folder that contains `out` also contains the pictures written by an earlier call.
+    images = {p: place for p, place in found.items() if p in named or not (_is_below(p, out) and _is_result(p))}
     for error in errors:
         print_line(str(error), sys.stderr)
     failed = bool(errors)
     if not images:
         if not errors:
-            print_line(f"nothing to do: all images found lie in {out}, the folder for results", sys.stderr)
+            print_line(f"{out}: nothing to do, all images found are results of an earlier call", sys.stderr)
         return 1
 
     from upernet.parse.parser import load
@@ -86,7 +87,7 @@ def predict(
 
 
 def _distinct(places: Iterable[Path]) -> list[Path]:
-    """Where each image's results go below `out`, without suffix; no two the same, on any file system."""
+    """Paths of the images' results below `out`, without suffix. All differ, even if a file system ignores case."""
     taken: set[str] = set()
     targets = []
     for place in places:
@@ -99,8 +100,8 @@ def _distinct(places: Iterable[Path]) -> list[Path]:
     return targets
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether `Prediction.save` wrote this picture: a sheet, or a label map beside its JSON."""
+def _is_result(path: Path) -> bool:
+    """Whether `Prediction.save` wrote this picture: one with legends, or a label map beside its JSON."""
     stem = path.name.rsplit(".", 2)[0]
     return path.name.endswith(".parsed.jpg") or (path.suffix == ".png" and path.with_name(f"{stem}.json").is_file())
 

@@ -1,4 +1,4 @@
-"""The command `prepare`: label maps made from what a data set publishes. Heavy imports wait until it runs."""
+"""The command `prepare`. Heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ if TYPE_CHECKING:
     from upernet.data.prepare.jobs import Job, Outcome
     from upernet.data.prepare.preparation import Preparation
 
-TOLD = 50
-"""Faults that are told one by one; a set that is unpacked by half has thousands of the same."""
+SHOWN_FAULTS = 50
+"""Largest number of faults that are printed. A data set that is only half unpacked has thousands of the same."""
 
 
 def prepare(inputs: list[str], sbd: str | None = None, workers: int = 0) -> int:
-    """Make the label maps that training needs from what Cityscapes or SBD publishes.
+    """Make the label maps that training needs from the files that Cityscapes or SBD publishes.
 
-    What is there already and sound is kept, so the command can be stopped and run again.
+    Sound files that are there already are kept, so the command can be stopped and run again.
 
     Args:
-        inputs: What to prepare (cityscapes or voc_aug), then the folder of the data set.
-        sbd: For voc_aug, the folder dataset of SBD, with cls/, train.txt and val.txt; if not given, it is looked for
-            in and beside the folder of VOC.
-        workers: Processes that work at a time; 0 takes one per processor core.
+        inputs: The data set to prepare, cityscapes or voc_aug, then its folder.
+        sbd: For voc_aug, the folder `dataset` of SBD, with cls/, train.txt and val.txt. If not given, it is searched
+            for in the folder of VOC and beside it.
+        workers: Number of processes that work at the same time; 0 takes one per processor core.
 
     Returns:
-        Exit status: 0, or 1 if a file could not be prepared (the others are).
+        Exit status: 0, or 1 if a file could not be prepared; all others are prepared nevertheless.
 
     Raises:
-        UserError: If the name or the folder is none that can be prepared.
-        WorkError: If nothing further can be written.
+        UserError: If the data set has no preparation, or its folder cannot be used.
+        WorkError: If files can no longer be written.
     """
     from upernet.data.prepare import PREPARATIONS
 
     if inputs[0] not in PREPARATIONS:
-        raise UserError(f"prepare: nothing named {inputs[0]!r} to prepare; valid: {', '.join(PREPARATIONS)}")
+        raise UserError(f"prepare: unknown data set {inputs[0]!r}; valid: {', '.join(PREPARATIONS)}")
     if len(inputs) != 2:
-        raise UserError(f"prepare: give one folder after {inputs[0]}; for example upernet prepare {inputs[0]} data/set")
+        raise UserError(
+            f"prepare: needs one folder after {inputs[0]}; for example upernet prepare {inputs[0]} data/set"
+        )
     if workers < 0:
         raise UserError(f"--workers {workers} is too small; valid: 0 (one per processor core) or more, such as 4")
     name, root = inputs
@@ -49,7 +51,7 @@ def prepare(inputs: list[str], sbd: str | None = None, workers: int = 0) -> int:
     for option, folder in folders.items():
         if option not in PREPARATIONS[name].options:
             users = [n for n, kind in PREPARATIONS.items() if option in kind.options]
-            raise UserError(f"--{option} {folder}: only {', '.join(users)} uses {option.upper()}")
+            raise UserError(f"--{option} {folder}: only for {', '.join(users)}, not for {name}; leave the option out")
     workers = workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
     preparation = PREPARATIONS[name](root, **folders)
     outcomes = _run(preparation, workers)
@@ -59,7 +61,7 @@ def prepare(inputs: list[str], sbd: str | None = None, workers: int = 0) -> int:
 
 
 def _run(preparation: Preparation, workers: int) -> dict[Job, Outcome]:
-    """Do all jobs, and tell what fails."""
+    """Run all jobs, and print the faults."""
     from upernet.data.prepare.jobs import run_jobs
 
     jobs = preparation.jobs()
@@ -69,9 +71,9 @@ def _run(preparation: Preparation, workers: int) -> dict[Job, Outcome]:
         for outcome in done:
             outcomes[outcome.job] = outcome
             faults += bool(outcome.fault)
-            if outcome.fault and faults <= TOLD:
+            if outcome.fault and faults <= SHOWN_FAULTS:
                 print_line(f"upernet: {outcome.fault}", sys.stderr)
             advance()
-    if faults > TOLD:
-        print_line(f"upernet: and {faults - TOLD:,} more failed", sys.stderr)
+    if faults > SHOWN_FAULTS:
+        print_line(f"upernet: and {faults - SHOWN_FAULTS:,} more failed", sys.stderr)
     return outcomes

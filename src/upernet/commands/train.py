@@ -21,15 +21,21 @@ def train(
     run: RunConfig,
     inference: InferenceConfig,
 ) -> int:
-    """Train a network on one source or a mixture of sources, or take up a run where it stopped.
+    """Train a network on one source or a mixture of sources, or continue a run where it stopped.
 
     Args:
-        tasks: What the network is asked: name → class_path and init_args.
-        data: Sources, what their labels mean, augmentation and batches.
+        tasks: The tasks by name, each given by class_path and init_args.
+        data: Sources, the meaning of their labels, augmentation and batches.
         model: The network.
-        optim: Optimiser, schedule and averaging.
+        optim: Optimiser, schedule and averaging of the weights.
         run: Length, precision, folder and logs.
-        inference: How validation images and later photographs reach the network.
+        inference: How images are shown to the network, in validation and later in prediction.
+
+    Returns:
+        Exit status: 0.
+
+    Raises:
+        UserError: If a value is not valid, or a source or the run folder cannot be used.
     """
     import torch
 
@@ -42,7 +48,7 @@ def train(
     from upernet.store.weights import load_weights
 
     if not tasks:
-        raise UserError("tasks: none given; for example semantic: {class_path: upernet.tasks.Semantic, …}")
+        raise UserError("tasks: there are none; for example semantic: {class_path: upernet.tasks.Semantic, …}")
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device: cuda, but this machine has no usable GPU; use auto or cpu")
     if run.init is not None:

@@ -1,4 +1,4 @@
-"""The `data:` block of a YAML: sources, what their labels mean, and how their images are cut. Imports no torch."""
+"""The `data` block of a YAML file: sources, what their labels mean, and how images are augmented. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,49 +10,50 @@ from upernet.errors import UserError, check
 
 @dataclass(kw_only=True)
 class AugmentConfig:
-    """Random geometry, the same for an image and all its maps, then random colour for the image alone.
+    """Random scale, crop and flip for an image and all its label maps, then random colour for the image alone.
 
-    With `box` the geometry is that of the published recipes: one uniform scale, bilinear without smoothing, the crop
-    anywhere in the scaled image, a smaller image at the upper left of the crop.
+    With `box`, scale and crop follow the published recipes: the scale is drawn uniformly, resizing is bilinear without
+    smoothing, the crop lies anywhere in the scaled image, and an image smaller than the crop lies at its upper left.
     """
 
     crop: tuple[int, int] = (512, 512)
-    """Height and width of what the network sees, in pixels."""
+    """Height and width of the crop, which is what the network sees, in pixels."""
     short_side: int | None = None
-    """Bring the shorter side to this many pixels before scaling; none starts from the image's own size."""
+    """Resize the shorter side to this many pixels before random scaling. If null, scaling starts from the image's own
+    size."""
     box: tuple[int, int] | None = None
-    """Long and short side, in pixels: the image is fitted into this box, multiplied by the random scale; none scales
-    the image itself."""
+    """Longer and shorter side of a box, in pixels. The box is multiplied by the random scale, and the image is fitted
+    into it. If null, the image's own size is multiplied by the scale."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Bounds of the random scale; drawn uniformly in its logarithm, or with `box` uniformly."""
+    """Bounds of the random scale. Its logarithm is drawn uniformly; with `box`, the scale itself is."""
     aspect: float = 1.0
-    """Largest stretch of one axis against the other; 1 keeps the aspect ratio."""
+    """Largest factor by which one axis is stretched against the other; 1 keeps the aspect ratio."""
     cat_max_ratio: float = 1.0
-    """Largest share of the labelled pixels that one label of the first map may have in a crop: up to ten other crops
-    are drawn while it has more, or all; 1 takes the first. Needs `box`."""
+    """Largest share of the labelled pixels of a crop that one label of the first map may cover. While a label covers
+    more, up to ten other crops are drawn; 1 takes the first crop. Needs `box`."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     brightness: float = 0.0
-    """Brightness factor in [1 - b, 1 + b]."""
+    """Largest change b of the brightness: a factor in [1 - b, 1 + b]."""
     contrast: float = 0.0
-    """Contrast factor in [1 - c, 1 + c]."""
+    """Largest change c of the contrast: a factor in [1 - c, 1 + c]."""
     saturation: float = 0.0
-    """Saturation factor in [1 - s, 1 + s]."""
+    """Largest change s of the saturation: a factor in [1 - s, 1 + s]."""
     hue: float = 0.0
-    """Hue shift in [-h, h], at most 0.5."""
+    """Largest shift h of the hue, in [-h, h] of the colour circle; at most 0.5."""
     grey: float = 0.0
-    """Probability of dropping all colour."""
+    """Probability of turning the image grey."""
     photometric: bool = False
-    """Photometric distortion of the published recipes in place of the five above: brightness ± 32 of 255, contrast and
-    saturation times 0.5 to 1.5, hue ± 36°, each with probability 1/2."""
+    """Use the photometric distortion of the published recipes in place of the five fields above: brightness ± 32 of
+    255, contrast and saturation times 0.5 to 1.5, hue ± 36°, each with probability 1/2."""
     pad_colour: tuple[float, float, float] | None = None
-    """RGB in [0, 1] of what a small image does not cover; the model's `mean` makes it exactly 0 for the network. Grey
-    if none. Needs `box`."""
+    """RGB colour, on a scale of 0 to 1, of the part of a crop that a small image does not cover. The model's `mean`
+    becomes exactly 0 in the network. If null, the colour is grey. Needs `box`."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high < float("inf"):
-            raise UserError(f"augment.scale: {list(self.scale)} is no range; for example [0.5, 2.0]")
+            raise UserError(f"augment.scale: {list(self.scale)} is not a range; for example [0.5, 2.0]")
         check("augment.crop", min(self.crop), 32, example="[512, 512]")
         check("augment.short_side", self.short_side, 1, example=512)
         check("augment.aspect", self.aspect, 1, example=1.3)
@@ -69,36 +70,38 @@ class AugmentConfig:
 
     def _check_together(self) -> None:
         if self.box is None:
-            for name, none in (("cat_max_ratio", 1.0), ("pad_colour", None)):
-                if (value := getattr(self, name)) != none:
+            for name, default in (("cat_max_ratio", 1.0), ("pad_colour", None)):
+                if (value := getattr(self, name)) != default:
                     raise UserError(f"augment.{name}: {value} needs a box; for example augment.box: [2048, 512]")
         else:
-            for name, none in (("short_side", None), ("aspect", 1.0)):
-                if (value := getattr(self, name)) != none:
-                    said = "null" if none is None else none
-                    raise UserError(f"augment.{name}: {value} beside box {list(self.box)}; leave it at {said}")
+            for name, default in (("short_side", None), ("aspect", 1.0)):
+                if (value := getattr(self, name)) != default:
+                    off = "null" if default is None else default
+                    raise UserError(f"augment.{name}: {value} has no place beside box {list(self.box)}; valid: {off}")
         for name in ("brightness", "contrast", "saturation", "hue", "grey"):
             if self.photometric and (value := getattr(self, name)):
-                raise UserError(f"augment.{name}: {value} beside photometric: true; leave it at 0")
+                raise UserError(f"augment.{name}: {value} has no place beside photometric: true; valid: 0")
 
 
 @dataclass(kw_only=True)
 class TargetConfig:
-    """What one annotation of a source says about one task."""
+    """How the labels of a source become training targets of one task."""
 
     classes: dict[str, str | list[str] | None] = field(default_factory=dict)
-    """Label → the class it stands for, a list of classes ("one of these"), or null for unlabelled. `"*"` in a list is
-    every class that no other label of the source names. A label left out stands for the class of its own name. A label
-    whose classes all belong to another label's set as well is never predicted, the larger set being likelier."""
+    """For each label, the class that it stands for, a list of classes ("one of these"), or null for unlabelled. `"*"`
+    in a list means every class that no other label of the source names. A label that is left out stands for the class
+    of its own name. A label whose classes all belong to another label's set too is never predicted, because the larger
+    set is always the likelier one."""
     constant: list[str] = field(default_factory=list)
-    """Instead of an annotation: every image of the source shows one of these classes, such as `[street, highway]` for
-    driving videos. Never evaluated."""
+    """Classes that take the place of an annotation: every image of the source shows one of these, such as
+    `[street, highway]` for driving videos. The task is then not evaluated on this source."""
     annotation: str | None = None
-    """Which of the source's annotations; may be left out where there is only one."""
+    """Name of the source's annotation to use. It may be left out if the source has only one."""
     evaluate: bool = True
-    """Whether this source's validation split measures the task."""
+    """Whether the task is evaluated on this source's validation split."""
     average: list[str] = field(default_factory=list)
-    """Labels over which class means are taken; all if empty. The others still count as mistakes."""
+    """Labels over which class means are taken. If empty, all are. Predicting one of the others by mistake still
+    counts."""
 
     def __post_init__(self) -> None:
         if self.constant and (self.classes or self.annotation or self.average):
@@ -112,17 +115,17 @@ class SourceConfig:
     dataset: Source
     """The data set."""
     targets: dict[str, TargetConfig]
-    """Task name → what this source says about it. A task that is not named gets nothing from this source."""
+    """The source's targets by task name. A task that is not named learns nothing from this source."""
     train: str | None = "train"
-    """Split to train on; none keeps the source for evaluation."""
+    """Split to train on. If null, the source is for evaluation only."""
     val: str | None = "val"
-    """Split to evaluate on; none keeps the source for training."""
+    """Split to evaluate on. If null, the source is for training only."""
     weight: float | None = None
-    """Share of the steps, relative to the other sources; the number of images if none."""
+    """Share of the batches, relative to the other sources. If null, it is the number of images."""
     batch: int | None = None
-    """Images per step and process; `data.batch` if none."""
+    """Number of images per batch and process. If null, it is `data.batch`."""
     augment: AugmentConfig | None = None
-    """Augmentation of this source; `data.augment` if none."""
+    """Augmentation of this source. If null, it is `data.augment`."""
 
     def __post_init__(self) -> None:
         check("batch", self.batch, 1, example=8)
@@ -136,11 +139,11 @@ class DataConfig:
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """The data sets by name."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Augmentation of every source that has none of its own."""
+    """Augmentation of every source that does not set its own."""
     batch: int = 8
-    """Images per step of training and process."""
+    """Number of images per training batch and process."""
     workers: int = 2
-    """Processes that load batches ahead in training; 0 loads in the main process."""
+    """Number of processes that load batches ahead in training; 0 loads them in the main process."""
 
     def __post_init__(self) -> None:
         check("data.batch", self.batch, 1, example=8)

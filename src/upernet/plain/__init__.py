@@ -1,7 +1,7 @@
-"""Objects as the plain values that YAML holds, and plain values, checked, as objects.
+"""Conversion of objects to the plain values that YAML holds, and of plain values, once checked, to objects.
 
-Every class that a file may hold or name goes this way: a model's `config.yaml`, a training file, and what the command
-line changes in it.
+The contents of every file are converted here: a model's `config.yaml`, a training file, and the changes that the
+command line makes to it.
 """
 
 from upernet.plain.classes import class_paths

@@ -1,4 +1,4 @@
-"""Classes as YAML names them, and the types of their fields."""
+"""Finding the classes that YAML names, and the types of their fields."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def find_class(base: type, path: Any, key: str) -> type:
 
     Args:
         base: The class must be a subclass of this one.
-        path: Such as `upernet.tasks.Object`. Its module must be installed on this machine.
-        key: Where the path stands, for the error line.
+        path: The import path, such as `upernet.tasks.Object`.
+        key: Dotted key of the place that names the class, for the error line.
 
     Raises:
-        UserError: If the class cannot be imported, or is no subclass of `base`.
+        UserError: If the class cannot be imported, or is not a subclass of `base`.
     """
     if not isinstance(path, str) or "." not in path.strip("."):
         raise UserError(f"{key}: expected class_path: package.module.Class, found {shown(path)}")
@@ -31,7 +31,7 @@ def find_class(base: type, path: Any, key: str) -> type:
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{key}: cannot import {path!r}: {' '.join(str(error).split())}") from error
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise UserError(f"{key}: {path!r} is no {base.__name__}")
+        raise UserError(f"{key}: {path!r} is not a subclass of {base.__name__}")
     return kind
 
 
@@ -44,7 +44,7 @@ def field_types(kind: type, key: str) -> dict[str, Any]:
     """The type of each field of a dataclass, by name.
 
     Raises:
-        UserError: If an annotation names what its module does not have.
+        UserError: If an annotation uses a name that its module does not have.
     """
     try:
         return _type_hints(kind)
@@ -61,14 +61,14 @@ def _type_hints(kind: type) -> dict[str, Any]:
 
 
 def class_paths(block: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Every class that plain values name, at any depth, such as a task's losses.
+    """Find every class that plain values name, at any depth, such as those of a task's losses.
 
     Args:
         block: The plain values.
-        key: Where they stand.
+        key: Dotted key of their place.
 
     Yields:
-        The dotted key of what names a class, and its `class_path`.
+        The dotted key of each place that names a class, and its `class_path`.
     """
     waiting, seen = [(key, block)], set()
     while waiting:
@@ -79,4 +79,4 @@ def class_paths(block: Any, key: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and isinstance(value.get("class_path"), str):
             yield key, value["class_path"]
         inner = value.items() if isinstance(value, dict) else enumerate(value)
-        waiting += [(key if name == "init_args" else f"{key}.{name}", one) for name, one in inner]
+        waiting += [(key if name == "init_args" else f"{key}.{name}", value) for name, value in inner]

@@ -1,4 +1,4 @@
-"""Dataclasses as the plain values that YAML holds."""
+"""Conversion of dataclasses to the plain values that YAML holds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 class Configurable:
-    """A dataclass that YAML names by class, so that anyone's own class will do: `class_path` and `init_args`."""
+    """Base of the dataclasses that YAML gives by `class_path` and `init_args`, so that users can give their own."""
 
     @classmethod
     def class_path(cls) -> str:
-        """Where YAML finds this class; of our own, the public room is named rather than the file inside it."""
+        """The import path of this class for YAML. Classes of this package are named by their public module."""
         room = ".".join(cls.__module__.split(".")[:2])
         return f"{room if room in ('upernet.tasks', 'upernet.data') else cls.__module__}.{cls.__qualname__}"
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as the dicts, lists and strings that YAML holds."""
+    """Convert dataclasses, tuples and paths, at any depth, to the dicts, lists and strings that YAML holds."""
     if is_dataclass(value) and not isinstance(value, type):
         values = {f.name: to_plain(getattr(value, f.name)) for f in fields(value) if f.init}
         return {"class_path": value.class_path(), "init_args": values} if isinstance(value, Configurable) else values

@@ -1,4 +1,4 @@
-"""What a type asks for, in words and with an example, for error lines."""
+"""Descriptions of the values that a type accepts, in words and with an example, for error lines."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _WORDS: dict[Any, tuple[str, str, Any]] = {
     NoneType: ("null", "null", None),
     Any: ("anything", "anything", None),
 }
-"""Singular, plural and an example."""
+"""For each type, its name in the singular and in the plural, and an example."""
 
 
 def expectation(kind: Any) -> str:
-    """What a type asks for: `a whole number, such as 512`."""
+    """Describe the values that a type accepts, such as `a whole number, such as 512`."""
     if is_union(kind):
-        *most, last = [expectation(one) for one in get_args(kind)]
-        return f"{', '.join(most)}{',' if any(', ' in one for one in most) else ''} or {last}"
+        *most, last = [expectation(member) for member in get_args(kind)]
+        return f"{', '.join(most)}{',' if any(', ' in text for text in most) else ''} or {last}"
     example = _example(kind)
     return _singular(kind) + (f", such as {example!r}" if example is not None else "")
 
 
 def shown(value: Any) -> str:
-    """A value for an error line, shortened where it is long."""
+    """Write a value for an error line, as YAML would, and shortened if it is long."""
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]  # as YAML has them
+        return {None: "null", True: "true", False: "false"}[value]
     return reprlib.repr(value)
 
 
@@ -67,9 +67,9 @@ def _singular(kind: Any) -> str:
 def _plural(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
     if is_union(kind):
-        return " or ".join(_plural(one) for one in args)
+        return " or ".join(_plural(member) for member in args)
     if origin is Literal:
-        return f"values out of {', '.join(map(repr, args))}"
+        return f"values from {', '.join(map(repr, args))}"
     if origin in (list, tuple):
         return f"lists of {_plural(args[0])}"
     if origin is dict or is_dataclass(kind):
@@ -78,10 +78,10 @@ def _plural(kind: Any) -> str:
 
 
 def _example(kind: Any) -> Any:
-    """A value of the type, none for types that need no example or have none."""
+    """An example of a value of the type, or None for types that need no example or have none."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (list, tuple):
-        inner = [_example(one) for one in args if one is not Ellipsis]
+        inner = [_example(member) for member in args if member is not Ellipsis]
         return None if None in inner else inner
     return _WORDS[kind][2] if kind in _WORDS else None
 

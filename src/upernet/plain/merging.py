@@ -1,4 +1,4 @@
-"""Plain values of several files as one, a later file changing earlier ones."""
+"""Merging the plain values of several files, of which later ones change earlier ones."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from upernet.plain.expectations import is_union
 
 
 def merge(kind: Any, old: Any, new: Any, key: str) -> Any:
-    """What two files say of one place, both of them checked by `check_types`.
+    """Merge the values that two files give for one key. Both have passed `check_types`.
 
-    Of a dataclass, the later file changes the keys it names. A mapping of names, such as tasks or sources, has the
-    names of the later file alone, each changed as it says. An object of another class keeps the earlier arguments
-    that its class knows. Everything else is replaced.
+    In a dataclass, the later file changes the keys that it gives. A mapping by name, such as tasks or sources, keeps
+    only the names in the later file, and merges the values of each. An object whose class changes keeps those earlier
+    arguments that its new class has. Everything else is replaced.
 
     Args:
-        kind: Type of the place.
-        old: Plain values of the earlier file, none if it says nothing.
-        new: Those of the later one.
-        key: Where they stand, for error lines.
+        kind: Type of the value.
+        old: Value in the earlier file, or None if it gives none.
+        new: Value in the later file.
+        key: Dotted key of the value, for error lines.
 
     Raises:
         UserError: If a class cannot be imported.
@@ -29,7 +29,7 @@ def merge(kind: Any, old: Any, new: Any, key: str) -> Any:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     if is_union(kind):
-        kind = next((one for one in get_args(kind) if is_dataclass(one) or get_origin(one) is dict), Any)
+        kind = next((m for m in get_args(kind) if is_dataclass(m) or get_origin(m) is dict), Any)
     if isinstance(kind, type) and issubclass(kind, Configurable):
         return _merge_objects(kind, old, new, key)
     if isinstance(kind, type) and is_dataclass(kind):

@@ -1,4 +1,4 @@
-"""Plain values as objects, each value checked against the type of its place."""
+"""Building objects from plain values, each value checked against the type of its field."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 def from_plain(kind: type[T], value: Any, key: str) -> T:
-    """Build what a type asks for from plain values.
+    """Build an object of a type from plain values.
 
-    Mappings become dataclasses, and a mapping with `class_path` and `init_args` an object of a subclass where the type
-    is `Configurable`. Lists become tuples, whole numbers floats and strings paths where the type says so.
+    Mappings become dataclasses. If the type is a `Configurable`, a mapping with `class_path` and `init_args` becomes an
+    object of that class. Lists become tuples, whole numbers floats, and strings paths, if the type says so.
 
     Args:
         kind: bool, int, float, str, Path, None, Any, a Literal, a dataclass, a `Configurable`, or lists, tuples, dicts
-            and unions of these at any depth. Of another class, a value must be an instance.
+            and unions of these at any depth. For any other class, the value must be an instance of it.
         value: Plain values, as YAML holds them.
-        key: Where they stand, such as `model`; the error line begins with the key inside it that is wrong.
+        key: Dotted key of the values, such as `model`. The error line begins with the key inside it that is wrong.
 
     Raises:
-        UserError: In one line with key, value and a valid one: if a value is of another type, a key is unknown or
+        UserError: In one line with key, value and a valid one: if a value is of a wrong type, a key is unknown or
             missing, a class cannot be imported, or a class refuses its values.
     """
     built: T = _Reader(build=True).read(kind, value, key)
@@ -38,22 +38,22 @@ def from_plain(kind: type[T], value: Any, key: str) -> T:
 
 
 def check_types(kind: Any, value: Any, key: str) -> None:
-    """Check plain values that others complete later: as `from_plain`, but nothing is built and keys may be missing.
+    """Check the types of plain values as `from_plain` does, but build nothing. Keys may be missing.
 
     Raises:
-        UserError: If a value is of another type, a key is unknown, or a class cannot be imported.
+        UserError: If a value is of a wrong type, a key is unknown, or a class cannot be imported.
     """
     _Reader(build=False).read(kind, value, key)
 
 
 class _Reader:
-    """Walks a type and a value side by side."""
+    """Walks through a type and a value side by side, to check the value and, if wanted, to build the object."""
 
     def __init__(self, build: bool) -> None:
         self.build = build
 
     def read(self, kind: Any, value: Any, key: str) -> Any:
-        """The value as its type wants it."""
+        """Check a value and convert it to its type."""
         origin = get_origin(kind) or kind
         if kind is Any:
             return value
@@ -75,14 +75,14 @@ class _Reader:
         members = get_args(kind)
         if Any in members:
             return value
-        # The error of the one member that a mapping or list can be meant for says more than that none fits.
-        alike = [one for one in members if _takes_mappings(one) == isinstance(value, dict)]
-        alike = [one for one in alike if _takes_lists(one) == isinstance(value, (list, tuple))]
-        if isinstance(value, (dict, list, tuple)) and len(alike) == 1:
-            return self.read(alike[0], value, key)
-        for one in alike:
+        # If only one member takes mappings, or lists, its own error says more than that no member fits.
+        possible = [member for member in members if _takes_mappings(member) == isinstance(value, dict)]
+        possible = [member for member in possible if _takes_lists(member) == isinstance(value, (list, tuple))]
+        if isinstance(value, (dict, list, tuple)) and len(possible) == 1:
+            return self.read(possible[0], value, key)
+        for member in possible:
             try:
-                return self.read(one, value, key)
+                return self.read(member, value, key)
             except UserError:
                 continue
         return _refuse(kind, value, key)
@@ -95,7 +95,7 @@ class _Reader:
         if fixed and len(value) != len(args):
             _refuse(kind, value, key)
         kinds = args if fixed else [args[0]] * len(value)
-        read = [self.read(one, v, f"{key}.{i}") for i, (one, v) in enumerate(zip(kinds, value, strict=True))]
+        read = [self.read(inner, v, f"{key}.{i}") for i, (inner, v) in enumerate(zip(kinds, value, strict=True))]
         return tuple(read) if (get_origin(kind) or kind) is tuple else read
 
     def _dict(self, kind: Any, value: Any, key: str) -> dict[Any, Any]:
@@ -134,10 +134,10 @@ class _Reader:
         try:
             return kind(**read)
         except UserError as error:
-            raise type(error)(_located(str(error), known, key)) from error
-        except (TypeError, ValueError, AttributeError, LookupError) as error:  # a stranger's class may raise any
-            said = " ".join(str(error).split())
-            raise UserError(f"{key}: {kind.__name__} cannot be built: {said}") from error
+            raise type(error)(_with_key(str(error), known, key)) from error
+        except (TypeError, ValueError, AttributeError, LookupError) as error:  # a user's own class may raise any
+            message = " ".join(str(error).split())
+            raise UserError(f"{key}: {kind.__name__} cannot be built: {message}") from error
 
 
 def _scalar(kind: Any, value: Any, key: str) -> Any:
@@ -150,16 +150,16 @@ def _scalar(kind: Any, value: Any, key: str) -> Any:
         return Path(value)
     if kind in (bool, int, str, NoneType, None):
         return value if type(value) is (NoneType if kind is None else kind) else _refuse(kind, value, key)
-    try:  # a stranger's class may have fields of other types that YAML holds, such as a date
+    try:  # a user's own class may have fields of other types that YAML holds, such as a date
         fits = isinstance(value, get_origin(kind) or kind)
-    except TypeError:  # no class, such as a NewType: there is nothing to compare with
+    except TypeError:  # not a class, such as a NewType: values cannot be checked
         return value
     return value if fits else _refuse(kind, value, key)
 
 
 def _literal(kind: Any, value: Any, key: str) -> Any:
-    # YAML tells 1 from true and 1.0, which Python calls equal.
-    fits = any(value == one and type(value) is type(one) for one in get_args(kind))
+    # Python calls 1, true and 1.0 equal, but YAML does not.
+    fits = any(value == valid and type(value) is type(valid) for valid in get_args(kind))
     return value if fits else _refuse(kind, value, key)
 
 
@@ -172,23 +172,23 @@ def _takes_lists(kind: Any) -> bool:
 
 
 def _check_keys(values: dict[Any, Any], known: Mapping[str, Any] | Sequence[str], name: str, key: str) -> None:
-    for found in values:
-        if found not in known:
-            near = get_close_matches(str(found), known, n=2)
+    for given in values:
+        if given not in known:
+            near = get_close_matches(str(given), known, n=2)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise UserError(f"{key}: unknown key {shown(found)} for {name}; valid keys: {', '.join(known)}{hint}")
+            raise UserError(f"{key}: unknown key {shown(given)} for {name}; valid keys: {', '.join(known)}{hint}")
 
 
 def _refuse(kind: Any, value: Any, key: str) -> NoReturn:
     raise UserError(f"{key}: expected {expectation(kind)}, found {shown(value)}")
 
 
-def _located(said: str, known: Mapping[str, Any], key: str) -> str:
-    """What a class says of its own fields, with the dotted key of the field: `width: 0 is …` as `model.width: 0 is …`.
+def _with_key(message: str, known: Mapping[str, Any], key: str) -> str:
+    """Put the dotted key in front of a class's message about a field: `width: 0 is …` becomes `model.width: 0 is …`.
 
-    Blocks that stand at one place name it themselves, as in `model.width: 0 is …`; it is not repeated.
+    Some messages begin with the name of their block already, such as `model.width: 0 is …`. It is not repeated.
     """
     block = key.rpartition(".")[2]
-    if said.startswith(f"{block}."):
-        return f"{key}.{said.removeprefix(f'{block}.')}"
-    return f"{key}.{said}" if said.split(":")[0] in known else f"{key}: {said}"
+    if message.startswith(f"{block}."):
+        return f"{key}.{message.removeprefix(f'{block}.')}"
+    return f"{key}.{message}" if message.split(":")[0] in known else f"{key}: {message}"
