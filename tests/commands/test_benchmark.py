@@ -82,7 +82,7 @@ def test_the_report_says_what_was_measured_and_how(
     assert (told["batch"], told["precision"], told["images"], told["discarded"]) == (1, "float32", 7, 5)
     assert told["network"]["backbone"] == "resnet18"
     assert told["parameters"]["auxiliary"] > 0
-    assert told["training"] == {"batch": 3, "crop": [64, 96], "not_measured": "only PyTorch on a GPU tells it"}
+    assert told["training"] == {"batch": 3, "crop": [64, 96], "not_measured": "PyTorch reports it on a GPU only"}
     (ours,) = told["contenders"]
     assert (ours["name"], ours["version"]) == ("upernet", upernet.__version__)
     assert ours["parameters"] == told["parameters"]["total"]
@@ -107,7 +107,7 @@ def test_a_model_is_measured_with_its_own_windows(tmp_path: Path, capsys: pytest
     assert "not_measured" in told["training"]
     assert "64×160 in 3 windows of 64×64" in capsys.readouterr().out
     assert main(["benchmark", "--model", str(tmp_path / "model"), "--batch", "2"]) == 2
-    assert "--batch 2: one image is 2 windows already; valid: 1" in capsys.readouterr().err
+    assert "--batch 2: one image makes 2 sliding windows already; valid: 1" in capsys.readouterr().err
 
 
 def test_options_change_a_recipe(recipe: Path, tmp_path: Path) -> None:
@@ -157,8 +157,11 @@ def test_a_peer_that_breaks_is_left_out(
         (["--precision", "int8"], "int8"),
         (["--out", "."], "--out . is a folder; valid: a file, such as report.json"),
         (["--model", "nowhere"], "nowhere"),
-        (["--model.backbone", "resnet50"], "tasks: none given; valid: --config"),
-        (["--config", "voc/upernet_r50_512x512_20k.yaml", "--model", "upp-mini"], "--model upp-mini is a network"),
+        (["--model.backbone", "resnet50"], "tasks: there are none; give a recipe, such as --config"),
+        (
+            ["--config", "voc/upernet_r50_512x512_20k.yaml", "--model", "upp-mini"],
+            "--model upp-mini and --config both give a network",
+        ),
         (["--config", "voc/nowhere.yaml"], "nowhere.yaml"),
     ],
     ids=" ".join,

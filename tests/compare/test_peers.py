@@ -69,5 +69,5 @@ def test_other_networks_have_no_peer(library: Any) -> None:
         peer_implementation("smp", seeded_network(tiny(), tasks), tasks, trial())
     tasks = semantic()
     windows = trial(window=(64, 64), stride=(32, 32))
-    with pytest.raises(upernet.UserError, match="slides no windows"):
+    with pytest.raises(upernet.UserError, match="has no sliding windows"):
         peer_implementation("smp", seeded_network(tiny(), tasks), tasks, windows)

@@ -1,4 +1,4 @@
-"""The command `benchmark`. Heavy imports wait until it runs, and no type of torch's is named: see `predict.py`."""
+"""The command `benchmark`. Heavy imports wait until it runs, and no type of torch is named: see `predict.py`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from upernet.plain import to_plain
 from upernet.screen import progress
 
 PHOTO = (512, 683)
-"""Height and width of a photograph of a data set that is not known by its classes."""
+"""Height and width of a photograph, for models whose classes are those of no known data set."""
 PROTOCOL = (
-    "network, logits to the size of the answer and arg-max are timed, loading and resizing the image are not; device "
-    "waited for before and after each image; gradients off, cuDNN benchmark off; contenders take turns image by image"
+    "the network, resizing its logits and arg-max are timed, loading and resizing the image are not; the device is "
+    "waited for before and after each image; gradients, cuDNN benchmark off; implementations take turns image by image"
 )
-"""What fps and latency mean (SPEC D3)."""
+"""How fps and latency are measured (SPEC D3)."""
 MEANING = (
-    "ms: median per image (batch), from input to label map; CPU: of all threads; GiB: most that PyTorch held, weights "
-    "too; ×: median over images, upernet = 1"
+    "ms: median per image (batch), from input to label map; CPU: time of all threads; GiB: peak of the memory that "
+    "PyTorch holds, weights included; ×: median ratio over images to upernet"
 )
 
 
@@ -49,33 +49,33 @@ def benchmark(
 ) -> int:
     """Measure speed, memory, multiply-adds and parameters of a model, or of a recipe with random weights.
 
-    By the protocol of the published figures: one image at a time, the first five discarded, fps from the others.
+    The protocol is that of the published figures: images run one at a time, and the first five are not counted.
 
     Args:
-        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address; upp-mini if
-            neither this nor --config is given. Beside --config, its block of that name, such as --model.backbone
-            resnet101c.
-        size: Height and width of what the network sees and of its answer, such as 512 1024, in pixels; the published
-            test size of the data set if none.
-        batch: Images at once.
-        images: Images to run, of which the first five are discarded.
-        compare: Other software to run beside, image by image; all three if none is named.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address. If neither
+            this nor --config is given, it is upp-mini. With --config, options such as --model.backbone resnet101c
+            change the recipe's network.
+        size: Height and width of the network's input and of its answer in pixels, such as 512 1024. If not given, they
+            are the published test size of the data set.
+        batch: Number of images that run at once.
+        images: Number of runs, of which the first five are not counted.
+        compare: Other software to run alongside, image by image. Without names, all three are run.
         device: Where to compute; auto takes a GPU if there is one.
-        precision: Arithmetic; bf16 and fp16 are mixed precision (autocast).
-        threads: Threads on the CPU; PyTorch's own choice if none.
-        out: File for the report, JSON.
-        trust: Modules of your own from which the model may take its tasks.
-        tasks: Block of --config.
-        data: Block of --config; training memory is measured with its batch and crop.
-        optim: Block of --config; training memory is measured with it.
-        inference: Block of --config; its windows are those that slide here.
+        precision: Arithmetic. bf16 and fp16 are mixed precision (autocast).
+        threads: Number of CPU threads. If not given, PyTorch chooses it.
+        out: File for the report, in JSON.
+        trust: Your own modules, from which the model may import its tasks.
+        tasks: The tasks of the recipe.
+        data: The data of the recipe. Memory in training is measured with its batch and crop.
+        optim: The optimiser of the recipe. Memory in training is measured with it.
+        inference: How the recipe shows images to the network. Its sliding windows are used here.
 
     Returns:
         Exit status: 0.
 
     Raises:
-        UserError: If an option has no valid value, or there is no such model or device.
-        WorkError: If the memory does not suffice.
+        UserError: If an option is not valid, or the model or the device does not exist.
+        WorkError: If there is not enough memory.
     """
     check("--images", images, 6, example=200)
     check("--batch", batch, 1)
@@ -83,10 +83,10 @@ def benchmark(
     check("--size", size and min(size), 32, example="512 1024")
     check_writable("--out", out)
     if tasks is None and (isinstance(model, ModelConfig) or data or optim or inference):
-        raise UserError("tasks: none given; valid: --config with a recipe, such as ade20k/upernet_r50_512x512_80k.yaml")
+        raise UserError("tasks: there are none; give a recipe, such as --config ade20k/upernet_r50_512x512_80k.yaml")
     if isinstance(model, str) and tasks is not None:
         raise UserError(
-            f"--model {model} is a network of its own; leave out --config, or change it by --model.backbone"
+            f"--model {model} and --config both give a network; leave one out, or change the recipe's: --model.backbone"
         )
 
     import torch
@@ -116,7 +116,7 @@ def benchmark(
         image = torch.rand(batch, 3, *shown, generator=torch.Generator().manual_seed(0)) * 255
         trial = Trial(image.to(where), answer, inference)
         if batch > 1 and trial.window_count > 1:
-            raise UserError(f"--batch {batch}: one image is {trial.window_count} windows already; valid: 1")
+            raise UserError(f"--batch {batch}: one image makes {trial.window_count} sliding windows already; valid: 1")
         network = network.to(where)
         by_part = {part: n * trial.window_count for part, n in count_multiply_adds(network, trial.window_size).items()}
         implementations = [our_implementation(network, tasks, trial, __version__)]
@@ -125,7 +125,7 @@ def benchmark(
                 implementations.append(peer_implementation(peer, network, tasks, trial, precision))
             except UserError as error:
                 absent[peer] = str(error)
-            except Exception as error:  # whatever other software does, the rest is measured
+            except Exception as error:  # a failure of other software must not stop the rest
                 absent[peer] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         with progress("measuring", images * len(implementations)) as advance:
             costs = measure(implementations, where, precision, images, advance)
@@ -147,10 +147,10 @@ def benchmark(
         "discarded": DISCARDED,
         "parameters": count_parameters(network),
         "multiply_adds": by_part,
-        "contenders": [describe_costs(one, costs, batch, where) for one in implementations],
+        "contenders": [describe_costs(each, costs, batch, where) for each in implementations],
         "not_compared": absent,
     }
-    del implementations, network  # training is measured without them
+    del implementations, network  # they would count as memory in training
     report["training"] = _training(model, tasks, data, optim, where, precision)
     _show(report)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def benchmark(
 def _sizes(
     size: tuple[int, int] | None, tasks: Mapping[str, Task], inference: InferenceConfig
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Height and width of the network's input and of the label map."""
+    """Sizes (height, width) of the network's input and of the label map, in pixels."""
     from upernet.data.sets import SETS
     from upernet.inference.sizes import network_size
 
@@ -182,7 +182,7 @@ def _training(
     device: Any,
     precision: str,
 ) -> dict[str, Any]:
-    """Peak memory of a training step of a recipe, or why there is none."""
+    """Peak memory of a training step of a recipe, or the reason why it is not measured."""
     from upernet.compare.costs import is_plain_segmentation, training_peak
     from upernet.compare.ours import seeded_network
 
@@ -190,20 +190,21 @@ def _training(
         return {"not_measured": "only a recipe has a batch and a crop (--config)"}
     if not is_plain_segmentation(tasks):
         return {"not_measured": "only recipes of plain segmentation have one kind of step"}
-    how = {"batch": data.batch, "crop": list(data.augment.crop)}
+    settings = {"batch": data.batch, "crop": list(data.augment.crop)}
     if device.type != "cuda":
-        return {**how, "not_measured": "only PyTorch on a GPU tells it"}
+        return {**settings, "not_measured": "PyTorch reports it on a GPU only"}
     with _out_of_memory(f"data.batch {data.batch} does not fit into the memory of the GPU; try --data.batch 1"):
         network = seeded_network(model or ModelConfig(), tasks).to(device)
         peak = training_peak(network, optim or OptimConfig(), data.batch, data.augment.crop, precision)
-    return {**how, "memory_gib": None if peak is None else peak / 2**30}
+    return {**settings, "memory_gib": None if peak is None else peak / 2**30}
 
 
 # --- around the measurement -----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _out_of_memory(said: str) -> Iterator[None]:
+def _out_of_memory(message: str) -> Iterator[None]:
+    """Raise a `WorkError` with this message if the block runs out of memory."""
     from upernet.device import is_out_of_memory
 
     try:
@@ -211,7 +212,7 @@ def _out_of_memory(said: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise WorkError(said) from None
+        raise WorkError(message) from None
 
 
 def _now() -> str:
@@ -221,7 +222,7 @@ def _now() -> str:
 
 
 def _command() -> str | None:
-    """The words that were typed; none where Python called the function."""
+    """The command line as typed, or None if the function was called from Python."""
     return f"upernet {shlex.join(sys.argv[1:])}" if sys.argv[1:2] == ["benchmark"] else None
 
 
@@ -251,26 +252,27 @@ def _show(report: Mapping[str, Any]) -> None:
     tell(_parts("parameters", {k: f"{v:,}" for k, v in report["parameters"].items()}))
     tell(_parts("multiply-adds per image", {k: f"{v / 1e9:,.1f} G" for k, v in report["multiply_adds"].items()}))
     training = report["training"]
-    told = training.get("not_measured") or (
-        f"{training['memory_gib']:.2f} GiB at a batch of {training['batch']} crops of {_times(training['crop'])}"
-    )
-    tell(f"memory in training: {told}" if "memory_gib" in training else f"memory in training: not measured, {told}")
+    if "memory_gib" in training:
+        crops = f"{training['batch']} crops of {_times(training['crop'])}"
+        tell(f"memory in training: {training['memory_gib']:.2f} GiB at a batch of {crops}")
+    else:
+        tell(f"memory in training: not measured, {training['not_measured']}")
     tell("")
     screen.print(_table(report["contenders"]))
     tell("")
-    for one in report["contenders"][1:]:
-        network = "; ".join(one["differs"]) or "same network"
-        agreement = f"answers on equal weights, in float32, agree to {one['disagreement']:.0e}"
-        tell(f"{one['name']} {one['version']}: {network}; {agreement}")
+    for peer in report["contenders"][1:]:
+        network = "; ".join(peer["differs"]) or "same network"
+        agreement = f"answers on equal weights, in float32, agree to {peer['disagreement']:.0e}"
+        tell(f"{peer['name']} {peer['version']}: {network}; {agreement}")
     for name, reason in report["not_compared"].items():
         tell(f"{name}: {reason}")
     tell(MEANING, "dim")
 
 
-def _table(contenders: list[dict[str, Any]]) -> Any:
+def _table(implementations: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    on_cpu, several = "cpu_ms" in contenders[0], len(contenders) > 1
+    on_cpu, several = "cpu_ms" in implementations[0], len(implementations) > 1
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "": lambda c: c["name"],
         "fps": lambda c: f"{c['fps']:#.3g}".rstrip("."),
@@ -289,14 +291,14 @@ def _table(contenders: list[dict[str, Any]]) -> Any:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, title in enumerate(columns):
         table.add_column(title, justify="right" if number else "left", no_wrap=True)
-    for one in contenders:
-        table.add_row(*(cell(one) for cell in columns.values()))
+    for implementation in implementations:
+        table.add_row(*(cell(implementation) for cell in columns.values()))
     return table
 
 
-def _parts(what: str, values: Mapping[str, str]) -> str:
+def _parts(title: str, values: Mapping[str, str]) -> str:
     parts = ", ".join(f"{name} {value}" for name, value in values.items() if name != "total")
-    return f"{what}: {values['total']} ({parts})"
+    return f"{title}: {values['total']} ({parts})"
 
 
 def _times(size: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""What our network and the same one in other software cost, measured side by side.
+"""Measuring the time and memory of our network and of the same network in other software, side by side.
 
-All go from the same image to its label map, each by the code with which its own users evaluate.
+Every implementation goes from the same image to its label map, by the code that its own users evaluate with.
 """

@@ -1,4 +1,4 @@
-"""What implementations cost when they run: time and memory, in inference and in training."""
+"""Measuring the time and memory that implementations need in inference and in training."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from upernet.resize import Size
 from upernet.tasks import Semantic
 
 DISCARDED = 5
-"""First images, which are run but not counted (SPEC D3)."""
+"""Number of runs at the beginning that are not counted (SPEC D3)."""
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Costs:
-    """What the runs of one implementation cost, the discarded ones left out.
+    """Time and memory of the runs of one implementation, without the discarded runs.
 
     Attributes:
-        seconds: Wall time of each.
-        cpu_seconds: Time of all threads of the process in each.
-        memory: Bytes that PyTorch held at most, weights among them; none where it does not tell.
+        seconds: Wall time of each run.
+        cpu_seconds: CPU time of each run, of all threads of the process.
+        memory: Peak memory that PyTorch held in one run, weights included, in bytes; None if PyTorch does not report
+            it.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -45,7 +46,7 @@ class Costs:
 
 
 def arithmetic(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision while the block runs, if `precision`, a key of `DTYPES`, asks for it."""
+    """A context of mixed precision, unless `precision`, a key of `DTYPES`, is float32."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
@@ -56,32 +57,33 @@ def measure(
     images: int,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Costs]:
-    """Run all implementations in turns, image by image, so that the machine's other work meets all of them alike.
+    """Run all implementations in turns, image by image, so that other work on the machine slows all of them alike.
 
     Args:
-        implementations: On the device.
-        device: Waited for before and after each run.
-        precision: A key of `DTYPES`; other than float32, arithmetic is mixed (autocast).
-        images: Runs of each; the first five are not counted.
+        implementations: The implementations, on the device.
+        device: The device. It is waited for before and after each run.
+        precision: A key of `DTYPES`. Except with float32, arithmetic is mixed (autocast).
+        images: Number of runs of each implementation; the first five are not counted.
         advance: Called after each run.
 
     Returns:
-        By name.
+        The costs by implementation's name.
     """
-    costs = {one.name: Costs() for one in implementations}
+    costs = {implementation.name: Costs() for implementation in implementations}
     tuning, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         with torch.inference_mode(), arithmetic(device, precision), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other software warns of sizes in every run
             for image in range(images):
-                for one in implementations:
-                    cost = costs[one.name]
-                    if image == 1:  # not the first, which also holds what is made once
-                        weights = sum(t.nbytes for t in (*one.network.parameters(), *one.network.buffers()))
-                        peak = _peak_memory(one.run, device)
+                for implementation in implementations:
+                    cost = costs[implementation.name]
+                    if image == 1:  # the first also allocates what later runs keep
+                        network = implementation.network
+                        weights = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
+                        peak = _peak_memory(implementation.run, device)
                         cost.memory = None if peak is None else weights + peak
                     else:
-                        wall, cpu = _time(one.run, device)
+                        wall, cpu = _time(implementation.run, device)
                         if image >= DISCARDED:
                             cost.seconds.append(wall)
                             cost.cpu_seconds.append(cpu)
@@ -92,7 +94,7 @@ def measure(
 
 
 def _time(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds on the wall and of the processor."""
+    """Wall time and CPU time of a run, in seconds."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     begin, begin_cpu = time.perf_counter(), time.process_time()
@@ -102,10 +104,10 @@ def _time(run: Callable[[], object], device: torch.device) -> tuple[float, float
 
 
 def _peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that PyTorch's allocator held at most during a run, beyond what it held before; none if it cannot tell.
+    """Peak memory of PyTorch's allocator during a run, beyond what it held before, in bytes; None if it is not known.
 
-    On a CPU the profiler tells of every allocation: resident memory would count the whole process, other
-    implementations and what the system library keeps for later.
+    On a CPU the profiler reports every allocation. Resident memory would count the whole process, other implementations
+    included, and memory that the system library keeps for later.
     """
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -114,7 +116,7 @@ def _peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
         run()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its notes would get between ours
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages would disturb the progress bar
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     with tempfile.TemporaryDirectory() as folder:
@@ -129,18 +131,18 @@ def _peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
 
 
 def is_plain_segmentation(tasks: Mapping[str, Task]) -> bool:
-    """Whether these are the tasks of a published row: segmentation, and its auxiliary head."""
+    """Whether all tasks are plain segmentation, as in the published rows, the auxiliary head included."""
     return all(isinstance(task, Semantic) for task in tasks.values())
 
 
 def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, precision: str) -> int | None:
-    """Bytes held at most in a training step (SPEC D3), those of the optimiser among them; none on a CPU.
+    """Peak memory of a training step (SPEC D3), the optimiser's included, in bytes; None on a CPU.
 
     Args:
-        network: On its device; two steps on noise change it. Its tasks are plain segmentation.
-        optim: The optimiser.
-        batch: Images of this process.
-        crop: Height and width of what the network sees.
+        network: The network, on its device. Its tasks are plain segmentation. Two steps on noise change its weights.
+        optim: Settings of the optimiser.
+        batch: Number of images in the batch.
+        crop: Height and width of the crops, in pixels.
         precision: A key of `DTYPES`.
     """
     network.train()

@@ -1,4 +1,4 @@
-"""What a network costs by its shapes alone: parameters and multiply-adds."""
+"""Counting the parameters and multiply-adds of a network, from its shapes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upernet.resize import Size
 
 
 def count_parameters(model: UPerNet) -> dict[str, int]:
-    """Parameters in all and by part; `heads` are those of tasks that are answered, `auxiliary` those only trained."""
+    """Numbers of parameters, in total and by part. `heads` are those of predicted tasks, `auxiliary` all others."""
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in model.heads.items()}
     auxiliary = sum(count for name, count in heads.items() if model.tasks[name].auxiliary)
     return {
@@ -27,15 +27,16 @@ def count_parameters(model: UPerNet) -> dict[str, int]:
 
 
 def count_multiply_adds(module: nn.Module, size: Size) -> dict[str, int]:
-    """Multiply-adds of one image in evaluation mode, in all and by part. Nothing is computed.
+    """Numbers of multiply-adds for one image in evaluation mode, in total and by part. Nothing is computed.
 
-    Half of what PyTorch's counter finds: convolutions, matrix products and attention, not norms, activations, sums and
-    interpolation. Published totals are of convolutions (237.9 G for R-50 at 512×512, without the auxiliary head). Our
-    PPM averages by two small matrix products, others in loops that no counter sees: those products are left out too.
+    Convolutions, matrix products and attention count, at half of what PyTorch's counter finds. Norms, activations, sums
+    and interpolation do not. Published totals are those of convolutions (237.9 G for R-50 at 512×512, without the
+    auxiliary head). Our PPM averages by two small matrix products, other software in loops that no counter sees, so
+    those products are left out too.
 
     Args:
-        module: Takes (B, 3, h, w).
-        size: Height and width of what it is shown.
+        module: The network, which takes images (B, 3, h, w).
+        size: Height and width of its input, in pixels.
 
     Returns:
         `total`, and for a `UPerNet` also `backbone`, `decoder` and `heads`.

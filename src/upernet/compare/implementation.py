@@ -1,4 +1,4 @@
-"""What every implementation is shown, and what an implementation is."""
+"""The implementations that are compared, and the input that they share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from upernet.resize import Size
 
 @dataclass(frozen=True)
 class Trial:
-    """What every implementation is shown, and what it has to answer.
+    """The input of every implementation, and the size of its answer.
 
     Attributes:
-        image: (B, 3, h, w) float32 RGB in [0, 255] at the size of the network's input, on the device.
-        answer_size: Height and width of the label maps to give.
-        inference: Windows, and the way from logits to `answer_size`. Its sizes, scales and flip are not looked at.
+        image: RGB images, float32 (B, 3, h, w) in [0, 255], at the size of the network's input, on the device.
+        answer_size: Height and width of the label maps, in pixels.
+        inference: Settings for sliding windows and for resizing logits. Its sizes, scales and flip are not used.
     """
 
     image: Tensor
@@ -28,17 +28,17 @@ class Trial:
 
     @property
     def input_size(self) -> Size:
-        """Height and width of the network's input."""
+        """Height and width of the image, in pixels."""
         return self.image.shape[-2], self.image.shape[-1]
 
     @property
     def window_count(self) -> int:
-        """How many windows the network sees of one image."""
+        """Number of windows in which the network sees one image."""
         return len(sliding_windows(self.input_size, self.inference))
 
     @property
     def window_size(self) -> Size:
-        """Height and width of each of them."""
+        """Height and width of each window, in pixels."""
         return sliding_windows(self.input_size, self.inference)[0].size
 
 
@@ -47,14 +47,14 @@ class Implementation:
     """The network in one software, ready to run.
 
     Attributes:
-        name: `upernet`, or what `--compare` calls the software.
-        version: Of the software.
-        network: The module with its weights.
-        run: Goes from the trial's image to label maps, once.
-        multiply_adds: Of one image, all its windows.
-        differences: In what its network is another one than ours, in words.
+        name: `upernet`, or the name of the other software in `--compare`.
+        version: Version of the software.
+        network: The network with its weights.
+        run: Computes the label maps of the trial's image once.
+        multiply_adds: Number of multiply-adds for one image, all its windows included.
+        differences: The differences of its network from ours, in words.
         disagreement: Largest difference of its logits from those of our code with the same weights, in standard
-            deviations of the logits; none for ours.
+            deviations of the logits; None for our own.
     """
 
     name: str

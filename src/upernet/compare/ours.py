@@ -1,4 +1,4 @@
-"""Our own implementation, by the code that `upernet evaluate` runs."""
+"""Our own implementation, with the code of `upernet evaluate`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from upernet.model.build import build_model, for_inference
 
 
 def seeded_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
-    """A network in evaluation mode with random weights, the same every time.
+    """Build a network in evaluation mode with random weights, the same every time.
 
-    Many residual branches start with 0 as the weight of their last norm, so that they add nothing. Here they add
-    something: answers are compared, and all of the network shall take part.
+    In many residual branches the weight of the last norm starts at 0, so that the branch adds nothing. Here it is not
+    0, because answers are compared, and every part of the network must contribute to them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -34,16 +34,16 @@ def seeded_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
 
 
 def our_implementation(network: UPerNet, tasks: Mapping[str, Task], trial: Trial, version: str) -> Implementation:
-    """Ours, from the image to the label maps of all tasks; normalising the image is part of the network.
+    """Our implementation, from the image to the label maps of all tasks. The network normalises the image itself.
 
     Args:
-        network: In evaluation mode, on the trial's device.
+        network: The network, in evaluation mode, on the trial's device.
         tasks: Its tasks by name.
-        trial: What it is shown.
-        version: Of this package.
+        trial: Its input.
+        version: Version of this package.
 
     Returns:
-        Its `run` gives, by task, class ids int64: (B, H, W) at the trial's answer size, or (B,).
+        The implementation. Its `run` gives class ids by task, int64 (B, H, W) at the trial's answer size, or (B,).
     """
     ordered = order_tasks({name: task for name, task in tasks.items() if not task.auxiliary})
     inference = replace(trial.inference, short_side=None, max_side=None, scales=(1.0,), flip=False)

@@ -1,6 +1,6 @@
 """The same network in other software.
 
-Other software is never needed: it is imported in this file alone, when somebody asks to be compared with it.
+Other software is imported in this file alone, and only if the user asks for a comparison with it.
 """
 
 from __future__ import annotations
@@ -39,17 +39,16 @@ from upernet.store.foreign import write_foreign
 
 @dataclass(frozen=True)
 class PeerLibrary:
-    """How one other library is used.
+    """The functions with which another library is run.
 
     Attributes:
-        module: Name of the module that is imported.
-        dialect: What `upernet convert --to` calls its files.
-        nearest: From the configuration of our network to that of the nearest network that the library has.
-        open: Builds that network from the file or folder that our converter wrote, given its configuration and the
-            trial.
-        logits: From a normalised image (B, 3, h, w) to logits (B, K, h, w).
-        predict: From normalised images to label maps (B, H, W) of the given size, as the library's users get them.
-        keeps_auxiliary: Whether it has the auxiliary head, which it leaves alone when it predicts.
+        module: Name of the library's module.
+        dialect: Name of its file format in `upernet convert --to`.
+        nearest: Returns the configuration of the library's network that is nearest to ours, from that of ours.
+        open: Builds that network from the file or folder that our converter wrote, its configuration and the trial.
+        logits: Computes logits (B, K, h, w) from normalised images (B, 3, h, w).
+        predict: Computes label maps (B, H, W) of a given size from normalised images, as the library's users do.
+        keeps_auxiliary: Whether the library's network has the auxiliary head without computing it in prediction.
     """
 
     module: str
@@ -64,14 +63,14 @@ class PeerLibrary:
 def peer_implementation(
     name: str, model: UPerNet, tasks: Mapping[str, Task], trial: Trial, precision: str = "float32"
 ) -> Implementation:
-    """The same network, or the nearest, in other software, with our weights wherever both have the same tensor.
+    """The same network, or the nearest one, in other software, with our weights wherever both have the same tensor.
 
     Args:
         name: A key of `PEERS`.
-        model: Ours, on the trial's device.
+        model: Our network, on the trial's device.
         tasks: Its tasks by name.
-        trial: What it will be shown.
-        precision: A key of `DTYPES`, in which it shall run.
+        trial: The input.
+        precision: A key of `DTYPES`, in which the network will run.
 
     Raises:
         UserError: If the software is not installed, or has no such network.
@@ -82,14 +81,14 @@ def peer_implementation(
     kept = {n: task for n, task in tasks.items() if library.keeps_auxiliary or not task.auxiliary}
     twin = _twin(model, library.nearest(model.config), kept)
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        place = Path(folder) / ("model.pth" if library.dialect == "mmseg" else "model")
-        write_foreign(place, library.dialect, twin, kept, trial.inference)
-        network = library.open(place, twin.config, trial).eval().to(trial.image.device)
+        path = Path(folder) / ("model.pth" if library.dialect == "mmseg" else "model")
+        write_foreign(path, library.dialect, twin, kept, trial.inference)
+        network = library.open(path, twin.config, trial).eval().to(trial.image.device)
     image = (trial.image / 255 - model.mean) / model.std
     with _without_tf32(), torch.inference_mode(), _quiet():
         disagreement = _disagreement(library, network, twin.to(image.device), image, trial.window_size)
         with arithmetic(image.device, precision):
-            library.predict(network, image, trial.answer_size)  # what cannot run says so here
+            library.predict(network, image, trial.answer_size)  # fails here if it cannot run
     return Implementation(
         name,
         str(imported.__version__),
@@ -102,10 +101,10 @@ def peer_implementation(
 
 
 def _twin(model: UPerNet, config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
-    """Our network of another configuration, with the weights of `model` wherever a tensor has the same shape."""
+    """Build our network of another configuration, with the weights of `model` wherever a tensor has the same shape."""
     twin = seeded_network(config, tasks)
     own = twin.state_dict()
-    # On the CPU, where the converter writes from.
+    # The converter writes from the CPU.
     same = {k: v.cpu() for k, v in model.state_dict().items() if k in own and own[k].shape == v.shape}
     twin.load_state_dict(own | same)
     return twin
@@ -121,7 +120,7 @@ def _disagreement(library: PeerLibrary, network: nn.Module, twin: UPerNet, image
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Convolutions in full float32 while the block runs: rounding to TF32 would hide what differs."""
+    """Compute convolutions in full float32 while the block runs: rounding to TF32 would hide differences."""
     rounding, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     try:
         yield
@@ -130,7 +129,7 @@ def _without_tf32() -> Iterator[None]:
 
 
 def _import(library: PeerLibrary) -> Any:
-    """The library's module.
+    """Import the library's module.
 
     Raises:
         UserError: If it is not installed.
@@ -144,7 +143,7 @@ def _import(library: PeerLibrary) -> Any:
 
 
 def _allow_missing_operations() -> None:
-    """Let the toolbox be imported where its compiled operations are not installed; UPerNet uses none of them."""
+    """Let MMSegmentation be imported without its compiled operations, of which UPerNet uses none."""
     try:
         importlib.import_module("mmcv._ext")
     except ModuleNotFoundError:
@@ -154,33 +153,33 @@ def _allow_missing_operations() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep notes, bars and warnings of other software off the screen."""
-    unread = io.StringIO()
-    with redirect_stdout(unread), redirect_stderr(unread), warnings.catch_warnings():
+    """Keep messages, progress bars and warnings of other software off the screen."""
+    unused = io.StringIO()
+    with redirect_stdout(unused), redirect_stderr(unused), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _differences(ours: ModelConfig, theirs: ModelConfig, left_out: Iterable[str]) -> list[str]:
-    """In what their network is another one, in words."""
-    mine, yours = (to_plain(c) | {"logits_align_corners": c.upsampling_align_corners} for c in (ours, theirs))
-    changed = [f"{key} {yours[key]}, not {mine[key]}" for key in mine if mine[key] != yours[key]]
+def _differences(config: ModelConfig, peer_config: ModelConfig, left_out: Iterable[str]) -> list[str]:
+    """The differences of a peer's network from ours, in words."""
+    ours, peers = (to_plain(c) | {"logits_align_corners": c.upsampling_align_corners} for c in (config, peer_config))
+    changed = [f"{key} {peers[key]}, not {ours[key]}" for key in ours if ours[key] != peers[key]]
     return changed + [f"no {name} head" for name in left_out]
 
 
 def _refuse_windows(trial: Trial) -> None:
     if trial.inference.window is not None:
-        raise UserError("slides no windows; compared where the image is shown whole")
+        raise UserError("has no sliding windows; it is compared only if the network sees the image whole")
 
 
 def _plain_stem(backbone: str) -> str:
-    """The ResNet with the 7×7 stem, given one with a deep stem; any other backbone as it is."""
-    found = re.fullmatch(r"(resnet\d+)[cdst]", backbone)
-    return found[1] if found else backbone
+    """The name of the ResNet with the 7×7 stem for one with a deep stem; any other name unchanged."""
+    deep = re.fullmatch(r"(resnet\d+)[cdst]", backbone)
+    return deep[1] if deep else backbone
 
 
 def _resized_arg_max(logits: Tensor, size: Size) -> Tensor:
-    """Label maps from logits (B, K, h, w), as the documentation of transformers and of smp does it."""
+    """Label maps (B, H, W) from logits (B, K, h, w), as in the documentation of transformers and of smp."""
     if logits.shape[-2:] != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     return logits.argmax(dim=1)
@@ -189,19 +188,19 @@ def _resized_arg_max(logits: Tensor, size: Size) -> Tensor:
 # --- mmseg ----------------------------------------------------------------------------------------------------------
 
 
-def _open_mmseg(place: Path, config: ModelConfig, trial: Trial) -> nn.Module:
-    """Built from the configuration that our converter wrote beside the weights; windows are part of it.
+def _open_mmseg(path: Path, config: ModelConfig, trial: Trial) -> nn.Module:
+    """Build the network from the configuration, sliding windows included, that our converter wrote beside the weights.
 
     Raises:
-        UserError: If the backbone is none of the library's ResNets.
+        UserError: If the backbone is not one of the library's ResNets.
     """
     if not re.fullmatch(r"resnet(18|34|50|101|152)[cd]?", config.backbone) or config.backbone_args:
-        raise UserError(f"compared on ResNet only; this model has {config.backbone!r}; valid: resnet50c")
-    importlib.import_module("mmseg.models")  # registers them
-    checkpoint = torch.load(place, weights_only=True)
-    theirs = importlib.import_module("mmengine").Config.fromstring(checkpoint["meta"]["cfg"], ".py")
-    importlib.import_module("mmengine.registry").init_default_scope(theirs.default_scope)
-    network: nn.Module = importlib.import_module("mmseg.registry").MODELS.build(theirs.model)
+        raise UserError(f"is compared on ResNet only, not on {config.backbone!r}; for example resnet50c")
+    importlib.import_module("mmseg.models")  # registers the modules that are built below
+    checkpoint = torch.load(path, weights_only=True)
+    cfg = importlib.import_module("mmengine").Config.fromstring(checkpoint["meta"]["cfg"], ".py")
+    importlib.import_module("mmengine.registry").init_default_scope(cfg.default_scope)
+    network: nn.Module = importlib.import_module("mmseg.registry").MODELS.build(cfg.model)
     network.load_state_dict(checkpoint["state_dict"])
     return network
 
@@ -220,9 +219,9 @@ def _nearest_in_transformers(config: ModelConfig) -> ModelConfig:
     return replace(config, backbone=_plain_stem(config.backbone), align_corners=False, logits_align_corners=None)
 
 
-def _open_transformers(place: Path, config: ModelConfig, trial: Trial) -> nn.Module:
+def _open_transformers(path: Path, config: ModelConfig, trial: Trial) -> nn.Module:
     _refuse_windows(trial)
-    network: nn.Module = importlib.import_module("transformers").UperNetForSemanticSegmentation.from_pretrained(place)
+    network: nn.Module = importlib.import_module("transformers").UperNetForSemanticSegmentation.from_pretrained(path)
     return network
 
 
@@ -240,9 +239,9 @@ def _nearest_in_smp(config: ModelConfig) -> ModelConfig:
     )
 
 
-def _open_smp(place: Path, config: ModelConfig, trial: Trial) -> nn.Module:
+def _open_smp(path: Path, config: ModelConfig, trial: Trial) -> nn.Module:
     _refuse_windows(trial)
-    network: nn.Module = importlib.import_module("segmentation_models_pytorch").from_pretrained(str(place))
+    network: nn.Module = importlib.import_module("segmentation_models_pytorch").from_pretrained(str(path))
     return network
 
 
@@ -273,4 +272,4 @@ PEERS = {
         lambda network, x, size: _resized_arg_max(network(x), size),
     ),
 }
-"""By the name that `--compare` takes."""
+"""The libraries by their names in `--compare`."""

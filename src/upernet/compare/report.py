@@ -1,4 +1,4 @@
-"""What was measured, as plain values for a report: figures of each implementation, and the machine."""
+"""Measurements as plain values for a report: figures of each implementation, and the machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from upernet.compare.implementation import Implementation
 def describe_costs(
     implementation: Implementation, costs: Mapping[str, Costs], batch: int, device: torch.device
 ) -> dict[str, Any]:
-    """One implementation's part of the report; seconds become milliseconds, bytes GiB.
+    """The part of the report about one implementation. Seconds become milliseconds, bytes become GiB.
 
     Args:
-        implementation: Which was measured.
-        costs: Of all that were measured, by name; ratios are to `upernet`.
-        batch: Images in each run.
-        device: Where they ran; times of the processor are told of a CPU only.
+        implementation: The implementation.
+        costs: Costs of all implementations by name. Ratios are relative to those of `upernet`.
+        batch: Number of images in each run.
+        device: Where they ran. CPU time is reported for a CPU only.
     """
     cost, ours = costs[implementation.name], costs["upernet"]
     wall = sorted(cost.seconds)
@@ -49,16 +49,16 @@ def describe_costs(
 
 
 def _median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Median over images of how many times ours they took, both having run one right after the other."""
+    """Median, over images, of the ratio of two times that were measured one right after the other."""
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """The processor, PyTorch and, where one computes, the GPU: what decides speed."""
+    """The parts of the machine that decide the speed: processor, PyTorch and, if it computes, the GPU."""
     machine = {"cpu": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
-        # Decides the speed of "float32" convolutions.
+        # This decides the speed of "float32" convolutions.
         machine["tf32"] = torch.backends.cudnn.allow_tf32
     return machine
 
