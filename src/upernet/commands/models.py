@@ -49,18 +49,18 @@ def models(pattern: str = "", json: bool = False) -> int:
 
     records = [_shipped(folder) for folder in shipped_models().values()]
     records += [_record(model) for model in published()]
-    found = [r for r in records if _fits(r, pattern.lower())]
-    if not found:
+    matching = [r for r in records if _fits(r, pattern.lower())]
+    if not matching:
         raise UserError(f"--pattern {pattern}: no model's name, data or backbone matches; for example swin or '*r50*'")
     if json:
-        _print_json(found)
+        _print_json(matching)
     elif sys.stdout.isatty():
-        _print_table(found)
+        _print_table(matching)
     else:
         # For `cut` and `awk`, nothing is shortened, and every field has a value.
         print(f"# {USE}")
         print(*COLUMNS, "note", sep="\t")
-        for record in found:
+        for record in matching:
             cells = [*_cells(record), " ".join([*record["addresses"], *filter(None, [record["hub"]])]) or "package"]
             print(*(cell or "-" for cell in cells), _note(record) or "-", sep="\t")
     return 0

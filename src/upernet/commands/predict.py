@@ -50,10 +50,10 @@ def predict(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; valid: a folder, such as upernet-out")
-    found, errors = find_images(inputs)
+    places, errors = find_images(inputs)
     named = {Path(word) for word in inputs}
     # A folder that contains `out` also contains the pictures written by an earlier call.
-    images = {p: place for p, place in found.items() if p in named or not (_is_below(p, out) and _is_result(p))}
+    images = {p: place for p, place in places.items() if p in named or not (_is_below(p, out) and _is_result(p))}
     for error in errors:
         print_line(str(error), sys.stderr)
     failed = bool(errors)

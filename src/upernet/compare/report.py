@@ -25,7 +25,7 @@ def describe_costs(
         batch: Number of images in each run.
         device: Where they ran. CPU time is reported for a CPU only.
     """
-    cost, ours = costs[implementation.name], costs["upernet"]
+    cost, reference = costs[implementation.name], costs["upernet"]
     wall = sorted(cost.seconds)
     low, high = (wall[round(share * (len(wall) - 1))] for share in (0.05, 0.95))
     described = {
@@ -33,7 +33,7 @@ def describe_costs(
         "version": implementation.version,
         "fps": batch * len(wall) / sum(cost.seconds),
         "latency_ms": {"median": statistics.median(wall) * 1e3, "5 %": low * 1e3, "95 %": high * 1e3},
-        "time_ratio": _median_ratio(cost.seconds, ours.seconds),
+        "time_ratio": _median_ratio(cost.seconds, reference.seconds),
         "memory_gib": None if cost.memory is None else cost.memory / 2**30,
         "parameters": sum(p.numel() for p in implementation.network.parameters()),
         "multiply_adds": implementation.multiply_adds,
@@ -43,14 +43,14 @@ def describe_costs(
     if device.type == "cpu":
         described |= {
             "cpu_ms": statistics.median(cost.cpu_seconds) * 1e3,
-            "cpu_time_ratio": _median_ratio(cost.cpu_seconds, ours.cpu_seconds),
+            "cpu_time_ratio": _median_ratio(cost.cpu_seconds, reference.cpu_seconds),
         }
     return described
 
 
-def _median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Median, over images, of the ratio of two times that were measured one right after the other."""
-    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+def _median_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float:
+    """Median of the ratios of the times of each image, which were measured one right after the other."""
+    return statistics.median(a / b for a, b in zip(seconds, reference, strict=True))
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
