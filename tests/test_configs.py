@@ -63,7 +63,7 @@ def options(
     assert request.param in words
     asked = read_options("train", words)
     if asked["run"].init:
-        known, taught = load_model("upp-mini")[1], {t for s in asked["data"].sources.values() for t in s.supervision}
+        known, taught = load_model("upp-mini")[1], {t for s in asked["data"].sources.values() for t in s.targets}
         asked["tasks"] = {n: t for n, t in known.items() if (t.target or n) in taught} | asked["tasks"]
     return asked
 
