@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 def test_a_full_disk_stops_at_once(
     polygons: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, fill: object) -> None:
+    def full(path: Path, fill: object, **how: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(upernet.data.prepare.jobs, "write_whole", full)
