@@ -99,7 +99,7 @@ def test_the_norms_of_one_head_trained_alone_stop_counting_too(tmp_path: Path) -
 
 
 def test_a_head_that_cannot_be_trained_alone_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"optim\.train_only: 'textur' is no task; tasks: object, scene"):
+    with pytest.raises(UserError, match=r"optim\.train_only: 'textur' is not a task; tasks: object, scene"):
         make(tmp_path, optim={"train_only": ["textur"]}, init="trained already")
     with pytest.raises(UserError, match=r"optim\.train_only: \['scene'\] leaves the rest at random weights"):
         make(tmp_path, optim={"train_only": ["scene"]})

@@ -309,8 +309,8 @@ def test_answers_once_per_image(name: str) -> None:
     ("make", "line"),
     [
         (lambda: CrossEntropy(smoothing=2), "CrossEntropy.smoothing: 2 is not from 0 to 1; for example 0.1"),
-        (lambda: CrossEntropy(average="mine"), "CrossEntropy.average: 'mine' is none of labelled, all"),  # type: ignore
-        (lambda: CrossEntropy(class_weights="mine"), "CrossEntropy.class_weights: 'mine' is none of inverse_"),  # type: ignore
+        (lambda: CrossEntropy(average="mine"), "CrossEntropy.average: 'mine' is not one of labelled, all"),  # type: ignore
+        (lambda: CrossEntropy(class_weights="mine"), "CrossEntropy.class_weights: 'mine' is not one of inverse_"),  # type: ignore
         (lambda: Focal(class_weights=[1.0, -1.0]), "Focal.class_weights: [-1.0] must be ≥ 0 and not all 0"),
         (lambda: Focal(class_weights={"a": -1.0}), "Focal.class_weights: [-1.0] must be ≥ 0 and not all 0"),
         (lambda: Focal(class_weights=[0.0, 0.0]), "Focal.class_weights: [0.0, 0.0] must be ≥ 0 and not all 0"),
@@ -320,12 +320,12 @@ def test_answers_once_per_image(name: str) -> None:
         ),
         (lambda: Focal(gamma=-1), "Focal.gamma: -1 is not at least 0; for example 2.0"),
         (lambda: OHEM(threshold=7), "OHEM.threshold: 7 is not from 0 to 1; for example 0.7"),
-        (lambda: Dice(power=3), "Dice.power: 3 is none of 1, 2"),  # type: ignore[arg-type]
+        (lambda: Dice(power=3), "Dice.power: 3 is not one of 1, 2"),  # type: ignore[arg-type]
         (lambda: task(Focal(class_weights=[1.0])), "Focal.class_weights: 1 weights for 3 classes; give one for each"),
         (lambda: task(OHEM(class_weights={"d": 1})), "OHEM.class_weights: unknown class 'd'; valid: a, b, c"),
         (lambda: Scene(labels=["a"], losses=[Dice()]), "losses: Dice needs a map, Scene answers once per image; "),
         (lambda: of(CrossEntropy(class_weights="inverse_frequency"), P, T), "class_weights: 'inverse_frequency' is"),
-        (lambda: DenseTask(losses=[{"class_path": "upernet.tasks.Scene"}]), "losses.0: 'upernet.tasks.Scene' is no"),  # type: ignore
+        (lambda: DenseTask(losses=[{"class_path": "upernet.tasks.Scene"}]), "losses: {'class_path': 'upernet.tasks.Scene'} is not a Loss; "),  # type: ignore
     ],
 )  # fmt: skip
 def test_wrong_settings_are_told(make: Any, line: str) -> None:

@@ -198,6 +198,6 @@ def per_class_table(result: Result) -> Table:
         table.add_column(name, justify="right")
     for name, row in result.per_class.items():
         left_out = row.get(AVERAGED) == 0
-        said = f"{name} (not averaged)" if left_out else name
-        table.add_row(said, *(f"{100 * row[c]:.2f}" for c in columns), style="dim" if left_out else None)
+        label = f"{name} (not averaged)" if left_out else name
+        table.add_row(label, *(f"{100 * row[c]:.2f}" for c in columns), style="dim" if left_out else None)
     return table

@@ -56,9 +56,9 @@ def preview_sheet(
                     colours = _colourise(groups[0].cpu().numpy(), sets)
                     pictures.append(_caption((0.35 * photo + 0.65 * colours).astype(np.uint8), f"{name}: {kind}"))
             else:
-                said = sets.group_names[int(predicted)]
+                answer = sets.group_names[int(predicted)]
                 right = sets.group_names[int(true)] if true >= 0 else "unlabelled"
-                pictures.append(_caption(photo, f"{name}: {said} ({'right' if said == right else right})"))
+                pictures.append(_caption(photo, f"{name}: {answer} ({'right' if answer == right else right})"))
         rows.append(pictures)
     if not rows:
         return None

@@ -75,8 +75,8 @@ def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch
         # A run that lacks an option was made before the option existed, and behaved as its default does.
         old, new = (known.get(key, defaults.get(key)) for known in (before, settings))
         if old != new and key == WORLD:
-            said = f"holds a run of {old} processes, each with its own part of every batch, not of {new}"
-            raise UserError(f"{folder}: {said}; start as many, or choose another run.out")
+            reason = f"holds a run of {old} processes, each with its own part of every batch, not of {new}"
+            raise UserError(f"{folder}: {reason}; start as many, or choose another run.out")
         if old != new:
             raise UserError(f"{folder}: holds a run with {key} {old!r}, not {new!r}; choose another run.out")
     if step > steps:

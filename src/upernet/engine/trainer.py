@@ -126,7 +126,7 @@ class Trainer:
         """
         unknown = [name for name in heads if name not in self.tasks]
         if unknown:
-            raise UserError(f"optim.train_only: {unknown[0]!r} is no task; tasks: {', '.join(self.tasks)}")
+            raise UserError(f"optim.train_only: {unknown[0]!r} is not a task; tasks: {', '.join(self.tasks)}")
         if heads and self.run.init is None:
             raise UserError(
                 f"optim.train_only: {heads} leaves the rest at random weights; name a trained model in run.init"
@@ -237,8 +237,8 @@ class Trainer:
             for name, value in self._backward(batch).items():
                 values_by_task.setdefault(name, []).append(value)
                 if not math.isfinite(value):
-                    said = f"the {name} loss is {value} at step {self.step}"
-                    raise WorkError(f"{said}; lower optim.lr or set optim.clip")
+                    reason = f"the {name} loss is {value} at step {self.step}"
+                    raise WorkError(f"{reason}; lower optim.lr or set optim.clip")
         self._clip_gradients()
         self.optimizer.step()
         self.step += 1
@@ -258,8 +258,8 @@ class Trainer:
             self.fabric.backward(total / self.optim.accumulate)
         except torch.OutOfMemoryError as error:
             size, side = len(batch.ids), "×".join(str(n) for n in batch.pixels.shape[-2:])
-            said = f"{size} crops of {side} do not fit into the memory of {self.fabric.device}"
-            raise WorkError(f"{said}; lower data.batch, and raise optim.accumulate instead") from error
+            reason = f"{size} crops of {side} do not fit into the memory of {self.fabric.device}"
+            raise WorkError(f"{reason}; lower data.batch, and raise optim.accumulate instead") from error
         values = torch.stack(list(losses.values())).detach()
         if self.fabric.world_size > 1:
             values = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))

@@ -48,7 +48,7 @@ class WeightedLoss(Loss):
         given = self.class_weights
         if isinstance(given, str):
             if given not in get_args(Counted):
-                raise UserError(f"{name}.class_weights: {given!r} is none of {', '.join(get_args(Counted))}")
+                raise UserError(f"{name}.class_weights: {given!r} is not one of {', '.join(get_args(Counted))}")
         elif given is not None:
             values = list(given.values()) if isinstance(given, dict) else given
             wrong = [v for v in values if not 0 <= v < math.inf]
@@ -103,7 +103,7 @@ class CrossEntropy(WeightedLoss):
         super().__post_init__()
         check("CrossEntropy.smoothing", self.smoothing, 0, 1, example=0.1)
         if self.average not in get_args(Average):
-            raise UserError(f"CrossEntropy.average: {self.average!r} is none of {', '.join(get_args(Average))}")
+            raise UserError(f"CrossEntropy.average: {self.average!r} is not one of {', '.join(get_args(Average))}")
 
     def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
         """Mean cross-entropy of the groups."""
@@ -211,11 +211,11 @@ class RegionLoss(Loss):
         values = []
         for group, relation in enumerate(relations):
             if any(relation[label] == 1 for label in shown):
-                said = torch.tensor(relation, device=labels.device)[labels]
+                belongs = torch.tensor(relation, device=labels.device)[labels]
                 area = q[group]
                 if any(relation[label] < 0 for label in shown):
-                    area, said = area[said >= 0], said[said >= 0]
-                values.append(self.region(area, said == 1))
+                    area, belongs = area[belongs >= 0], belongs[belongs >= 0]
+                values.append(self.region(area, belongs == 1))
         return torch.stack(values).mean() if values else None
 
     @abstractmethod
@@ -244,7 +244,7 @@ class Dice(RegionLoss):
         super().__post_init__()
         check("Dice.smooth", self.smooth, 0, example=1.0)
         if self.power not in (1, 2):
-            raise UserError(f"Dice.power: {self.power} is none of 1, 2")
+            raise UserError(f"Dice.power: {self.power} is not one of 1, 2")
 
     def region(self, q: Tensor, truth: Tensor) -> Tensor:
         """One less the Dice coefficient."""

@@ -82,7 +82,5 @@ def test_bins_are_numbers() -> None:
     assert pool_scales(tensors, None, "x") == (1, 2, 3, 6)
     assert pool_scales(tensors, [1, 2, 4, 8], "x") == (1, 2, 4, 8)
     for wrong in ([0, 1, 2, 3], [], "abc", [1, 2, 3, 10**9]):
-        with pytest.raises(
-            UserError, match=r"^x: pool_scales .* are no numbers of bins .*; for example \[1, 2, 3, 6\]"
-        ):
+        with pytest.raises(UserError, match=r"^x: pool_scales .* is not a list of bins .*; for example \[1, 2, 3, 6\]"):
             pool_scales(tensors, wrong, "x")

@@ -65,8 +65,8 @@ def hub(written: Hub, tmp_path: Path) -> Hub:
     [
         ("config.json", {"backbone_config": {"hidden_act": "relu"}}, "backbone_config.hidden_act 'relu'"),
         ("config.json", {"backbone_config": {"layer_norm_eps": 0.01}}, "backbone_config.layer_norm_eps 0.01"),
-        ("config.json", {"backbone_config": "x", "pool_scales": 7}, "pool_scales 7 are no numbers of bins"),
-        ("config.json", {"pool_scales": [0, 2]}, r"pool_scales \[0, 2\] are no numbers of bins"),
+        ("config.json", {"backbone_config": "x", "pool_scales": 7}, "pool_scales 7 is not a list of bins"),
+        ("config.json", {"pool_scales": [0, 2]}, r"pool_scales \[0, 2\] is not a list of bins"),
         ("config.json", {"pool_scales": None}, r"\[1, 2, 3, 6\] bins by its settings, but holds 2 branches"),
         ("preprocessor_config.json", {"image_mean": "abc"}, "image_mean 'abc' is not three numbers; for example"),
         (

@@ -222,8 +222,8 @@ def test_the_auxiliary_head_of_the_toolbox_reads_any_level(tmp_path: Path, level
         ({"config": "img_norm_cfg = dict(mean=[1, 2, 3], std=[1, 0, 1])"}, "img_norm_cfg.std [1, 0, 1] is not three"),
         ({"config": "img_norm_cfg = dict(mean=[1, 2, 3], std=[-1, 1, 1])"}, "img_norm_cfg.std [-1, 1, 1] is not three"),
         ({"config": "model = dict(data_preprocessor=dict(mean=[1, 2], std=[1, 1, 1]))"}, "mean [1, 2] is not three"),
-        ({"config": "model = dict(decode_head=dict(pool_scales=(0, 2)))"}, "pool_scales (0, 2) are no numbers of bins"),
-        ({"config": "model = dict(auxiliary_head=dict(in_index=9))"}, "auxiliary_head.in_index 9 is no level; valid"),
+        ({"config": "model = dict(decode_head=dict(pool_scales=(0, 2)))"}, "pool_scales (0, 2) is not a list of bins"),
+        ({"config": "model = dict(auxiliary_head=dict(in_index=9))"}, "auxiliary_head.in_index 9 is not a level; "),
         (
             {"config": "model = dict(test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(99, 99)), "
              "decode_head=dict(pool_scales=(1, 2)))"},

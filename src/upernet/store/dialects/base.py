@@ -99,16 +99,16 @@ def rgb_values(
     return first, second, third
 
 
-def pool_scales(tensors: Mapping[str, Tensor], said: Any, where: str) -> tuple[int, ...]:
+def pool_scales(tensors: Mapping[str, Tensor], given: Any, where: str) -> tuple[int, ...]:
     """Bins per side of the PPM's branches, as the file gives them, else 1, 2, 3, 6.
 
     Raises:
-        UserError: If they are no numbers of bins, or not as many as there are branches.
+        UserError: If they are not numbers of bins, or not as many as there are branches.
     """
     usual = (1, 2, 3, 6)
-    scales: Sequence[Any] = usual if said is None else said if isinstance(said, (list, tuple)) else ()
+    scales: Sequence[Any] = usual if given is None else given if isinstance(given, (list, tuple)) else ()
     if not scales or not all(isinstance(s, int) and 1 <= s <= 64 for s in scales):
-        raise UserError(f"{where}: pool_scales {said!r} are no numbers of bins from 1 to 64; for example {list(usual)}")
+        raise UserError(f"{where}: pool_scales {given!r} is not a list of bins from 1 to 64; for example {list(usual)}")
     branches = sum(k.startswith("decoder.ppm.branches.") and k.endswith(".conv.weight") for k in tensors)
     if len(scales) != branches:
         raise UserError(f"{where}: pools into {list(scales)} bins by its settings, but holds {branches} branches")
@@ -138,13 +138,19 @@ def class_names(count: int, names: Any, palette: Any = None, where: str = "") ->
     if not isinstance(names, (list, tuple)) or len(names) != count:
         return table or [f"class {i}" for i in range(count)]
     listed = _distinct([printable(" ".join(str(n).split())) or f"class {i}" for i, n in enumerate(names)])
-    said = _listed(palette)
-    colours = [_listed(c) for c in said] if isinstance(said, (list, tuple)) else []
+    listed_palette = _listed(palette)
+    colours = [_listed(c) for c in listed_palette] if isinstance(listed_palette, (list, tuple)) else []
     wrong = [c for c in colours if not _is_colour(c)]
     if len(colours) == count and not wrong:
         return {name: "#{:02x}{:02x}{:02x}".format(*map(int, c)) for name, c in zip(listed, colours, strict=True)}
-    if said not in (None, "random", [], ()):
-        found = reprlib.repr(wrong[0]) if wrong else f"of {len(colours)} colours" if colours else reprlib.repr(said)
+    if listed_palette not in (None, "random", [], ()):
+        found = (
+            reprlib.repr(wrong[0])
+            if wrong
+            else f"of {len(colours)} colours"
+            if colours
+            else reprlib.repr(listed_palette)
+        )
         warn(f"{where}: palette {found} is left out; valid: {count} times red, green, blue in 0 … 255, or 'random'")
     return table if list(table) == listed else listed
 

@@ -293,7 +293,7 @@ def _auxiliary_level(model: dict[str, Any], where: str) -> int | None:
     head = _dict(model.get("auxiliary_head"))
     index = head.get("in_index", -1) if head else None
     if index is not None and not (isinstance(index, int) and -4 <= index < 4):
-        raise UserError(f"{where}: auxiliary_head.in_index {index!r} is no level; valid: 2")
+        raise UserError(f"{where}: auxiliary_head.in_index {index!r} is not a level; valid: 2")
     return None if index is None else index % 4
 
 
