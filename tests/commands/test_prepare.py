@@ -117,7 +117,7 @@ def test_one_bad_file_is_told_and_the_rest_is_made(polygons: Path, capsys: pytes
     assert code == 1
     assert out[0] == "train: 2 label maps (2 failed), published: 2,975"
     assert len(err) == 2
-    assert err[0].startswith(f"upernet: {bad[0]}: no polygons of Cityscapes")
+    assert err[0].startswith(f"upernet: {bad[0]}: not a polygon file of Cityscapes")
     image = bad[1].name.replace("_gtFine_polygons.json", "_leftImg8bit.png")
     assert err[1] == f"upernet: {bad[1]}: 40×24 pixels for an image of 32×24 ({image})"
     assert len(list(polygons.rglob("*_labelTrainIds.png"))) == 4
@@ -158,8 +158,8 @@ def test_polygons_are_compared_with_label_ids(tmp_path: Path, capsys: pytest.Cap
     code, out, _ = run(capsys, "cityscapes", tmp_path)
     assert code == 0
     assert out[2] == (
-        "polygons as drawn here differ from labelIds in 0.002 of all pixels (at edges a few thousandths are usual), "
-        "in valtown0_000000_000019_gtFine_polygons.json most: 0.0039"  # 3 of 2 × 768
+        "polygons as drawn here differ from labelIds in 0.002 of all pixels (a few thousandths, at edges, are usual), "
+        "most of all in valtown0_000000_000019_gtFine_polygons.json: 0.0039"  # 3 of 2 × 768
     )
     for made in tmp_path.rglob("*_labelTrainIds.png"):
         made.unlink()
@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     polygons: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "traintown1")
-    line = f"{polygons}/gtFine/train/traintown1: cannot be written; copy the data set to a folder that can"
+    line = f"{polygons}/gtFine/train/traintown1: cannot be written; copy the data set to a folder that can be"
     assert told(capsys, "cityscapes", polygons) == f"upernet: {line}"
 
 
@@ -197,7 +197,7 @@ def test_a_full_disk_stops_at_once(
     monkeypatch.setattr(upernet.data.prepare.jobs, "write_whole", full)
     code, out, err = run(capsys, "cityscapes", polygons)
     assert (code, out, len(err)) == (1, [], 1)
-    assert err[0].endswith("No space left on device; what is finished stays, run the command again")
+    assert err[0].endswith("No space left on device; finished files are kept, run the command again")
 
 
 def test_an_interrupt_leaves_whole_files_and_the_next_run_the_rest(
@@ -232,7 +232,7 @@ def test_several_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "train: 4 label maps, published: 2,975",
         "val: 1 label maps (1 failed), published: 500",
     ]
-    assert err.startswith(f"upernet: {bad}: no polygons of Cityscapes")
+    assert err.startswith(f"upernet: {bad}: not a polygon file of Cityscapes")
     item = Cityscapes(root=str(tmp_path)).items("train")[0]
     expected = as_train_ids(blocks(item.id, list(CITYSCAPES_IDS.values()), SMALL))
     np.testing.assert_array_equal(np.asarray(Image.open(item.annotations["mask"])), expected)  # type: ignore[arg-type]

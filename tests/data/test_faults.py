@@ -150,7 +150,7 @@ def test_a_data_set_that_checks_its_own_values(tmp_path: Path) -> None:
     save_mask(root / "annotations/training/ADE_train_00000001.png", 151, (24, 32))
     (fault,) = ADE20K(root=str(root)).faults("train")
     valid = "valid: 0 to 150, and 255 for unlabelled"
-    assert (fault.kind, fault.said, fault.valid) == (Kind.LABEL, "value 151 is no label of ADE20K", valid)
+    assert (fault.kind, fault.problem, fault.valid) == (Kind.LABEL, "value 151 is no label of ADE20K", valid)
 
 
 def test_folders_that_are_no_label_and_images_that_cannot_be_read(tmp_path: Path) -> None:
@@ -165,18 +165,18 @@ def test_folders_that_are_no_label_and_images_that_cannot_be_read(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("split", "labels", "said"),
-    [("test", LABELS, "no images"), ("train", [], "neither classes.json nor labels.csv")],
+    [("test", LABELS, "no images"), ("train", [], "neither classes.json nor labels.csv in it")],
 )
 def test_what_cannot_be_listed_is_the_only_fault(town: Path, split: str, labels: list[str], said: str) -> None:
     (fault,) = ImageMaskFolder(root=str(town), labels=labels).faults(split)
-    assert (fault.kind, fault.said) == (Kind.LISTING, said)
+    assert (fault.kind, fault.problem) == (Kind.LISTING, said)
     assert fault.file == (town / "images/test" if labels else town)
 
 
 def test_a_folder_that_is_not_there_is_the_only_fault(tmp_path: Path) -> None:
     (fault,) = ADE20K(root=str(tmp_path / "ade")).faults("train")
-    assert (fault.kind, fault.file, fault.said) == (Kind.LISTING, tmp_path / "ade", "no such folder")
-    assert fault.valid.startswith("ADE20K expects there images/{training,validation}/*.jpg")
+    assert (fault.kind, fault.file, fault.problem) == (Kind.LISTING, tmp_path / "ade", "no such folder")
+    assert fault.valid.startswith("ADE20K expects images/{training,validation}/*.jpg")
 
 
 def test_names_alone_open_no_file(town: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def test_a_subclass_may_choose_among_the_images(town: Path) -> None:
 def test_a_strangers_empty_split_is_told(tmp_path: Path) -> None:
     source = strangers(tmp_path)
     assert [str(fault) for fault in source.faults("train")] == [
-        f"{tmp_path}: no images in split 'train'; Strangers expects there its images and annotations"
+        f"{tmp_path}: no images in split 'train'; Strangers expects its images and annotations"
     ]
     with pytest.raises(UserError, match="no images in split 'train'"):
         source.listing("train").checked()

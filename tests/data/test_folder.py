@@ -82,7 +82,7 @@ def test_a_missing_mask_is_told(masks: Path) -> None:
     with pytest.raises(UserError) as caught:
         ImageMaskFolder(root=str(masks), labels=LABELS).items("train")
     line = f"{masks / 'annotations/train/train_2.png'}: no such file; 1 of 4 label maps of split 'train' are missing"
-    assert str(caught.value) == f"{line}; a label map has the name of its image and ends .png"
+    assert str(caught.value) == f"{line}; a label map has the name of its image and ends in .png"
 
 
 def test_a_mask_without_its_image_is_a_doubt(masks: Path) -> None:
@@ -139,7 +139,7 @@ def test_unreadable_label_names_are_told(tmp_path: Path, name: str, text: str) -
 
 
 def test_no_label_names_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"neither classes\.json nor labels\.csv; or give labels"):
+    with pytest.raises(UserError, match=r"neither classes\.json nor labels\.csv in it; add one, or give labels"):
         read_label_names(tmp_path)
 
 
@@ -200,7 +200,7 @@ def test_a_class_that_one_split_lacks_keeps_its_id(tmp_path: Path) -> None:
 def test_an_unknown_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         ClassFolder(root=str(class_folder(tmp_path, ["a", "b"])), labels=["a"]).items("train")
-    count = "2 of 4 images of split 'train' have none"
+    count = "2 of 4 images of split 'train' have an unknown label"
     line = f"{tmp_path}/images/train/b/b_train_0.jpg: folder 'b' is no label; {count}; labels: a"
     assert str(caught.value) == line
 
@@ -212,7 +212,7 @@ def test_missing_splits_and_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images/test: no images"):
         ClassFolder(root=str(class_folder(tmp_path / "plain", ["a"]))).items("test")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no class folders; ClassFolder expects there images/<split>/<class>/\*\.jpg"):
+    with pytest.raises(UserError, match=r"no class folders; ClassFolder expects images/<split>/<class>/\*\.jpg"):
         _ = ClassFolder(root=str(tmp_path / "empty")).annotations
 
 
@@ -239,7 +239,7 @@ def test_patterns_that_hold_more_than_the_split_are_told(pattern: str, masks: Pa
 def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
     root = class_folder(tmp_path / "scenes", SCENE15)
     (root / "one.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"one\.txt: no list of names \('utf-8' codec"):
+    with pytest.raises(UserError, match=r"one\.txt: not a list of names \('utf-8' codec"):
         ClassFolder(root=str(root), lists="one.txt", labels=list(SCENE15)).items("train")
 
 

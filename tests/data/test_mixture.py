@@ -390,5 +390,5 @@ def test_two_images_of_one_name_are_told(tmp_path: Path) -> None:
     bound = bind_sources(DataConfig(sources={"town": config}), TASKS)
     with pytest.raises(UserError) as caught:
         bound["town"].items("train")
-    said = f"{second}: a second image of the name 'train_0', beside {first}"
+    said = f"{second}: has the name 'train_0', as {first} has"
     assert str(caught.value) == f"source 'town': {said}; 1 of 5 images of split 'train' have the name of another"

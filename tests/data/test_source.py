@@ -112,7 +112,7 @@ def test_a_variable_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_missing_folder_is_told_with_what_belongs_there(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         _ = Pair(root=f"{tmp_path}/nowhere").folder
-    assert str(caught.value) == f"{tmp_path}/nowhere: no such folder; Pair expects there one.png and mask.png"
+    assert str(caught.value) == f"{tmp_path}/nowhere: no such folder; Pair expects one.png and mask.png"
 
 
 def test_predictions_keep_the_label_ids_and_the_images_ids(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Opening image files: everything that a file can be wrong about becomes one line that starts with the file's name."""
+"""Opening image files. Whatever is wrong with a file becomes one error line that starts with the file's name."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from upernet.data.png import Png
 from upernet.errors import UserError
 
 MAX_PIXELS = 178_956_970
-"""Largest width × height decoded (Pillow's own limit; half a gigabyte of RGB). Larger headers are refused unread."""
+"""Most pixels of an image, width × height (Pillow's own limit; half a gigabyte of RGB). A file whose header claims more
+is refused before it is decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-"""Pillow readers allowed; the others are rare, and one of them (EPS) runs another program."""
+"""Allowed readers of Pillow. The others are rare, and one of them (EPS) runs another program."""
 
 _LIMIT = f"at most {MAX_PIXELS:,} are read"
 
 
 @contextmanager
 def open_file(path: str | Path) -> Iterator[Image.Image]:
-    """An image whose header is read and found sane, its pixels not yet decoded; the file is open within the block.
+    """Open an image file and check its header. Pixels are decoded later; the file stays open within the block.
 
     Raises:
         UserError: If there is no such file, or it is no image of at most `MAX_PIXELS` pixels.
@@ -51,7 +52,7 @@ def open_file(path: str | Path) -> Iterator[Image.Image]:
 
 
 def open_png(path: str | Path, image: Image.Image) -> Png | None:
-    """The file of an opened image, if it is a PNG that can be decompressed without Pillow."""
+    """The PNG of an opened image, or None if the file is no PNG that `Png` can decompress."""
     if image.format != "PNG":
         return None
     with one_line(path):
@@ -59,7 +60,7 @@ def open_png(path: str | Path, image: Image.Image) -> Png | None:
 
 
 class _Quiet:
-    """No warnings while any thread decodes: filters are the process's, so the last to leave restores them."""
+    """Silences warnings while any thread decodes. Filters belong to the process, so the last thread restores them."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.filters = threading.Lock(), 0, warnings.catch_warnings()
@@ -98,6 +99,6 @@ def one_line(name: str | Path) -> Iterator[None]:
         count = re.search(r"[0-9]+", str(error))
         raise UserError(f"{name}: {int(count[0]) if count else MAX_PIXELS + 1:,} pixels; {_LIMIT}") from None
     except Exception as error:  # broken files reach every corner of a decoder: no list of types is complete
-        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = " ".join(told.split()) or type(error).__name__
+        message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(message.split()) or type(error).__name__
         raise UserError(f"{name}: cannot be read as an image ({reason})") from error

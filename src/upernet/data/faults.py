@@ -1,4 +1,4 @@
-"""Faults of a data set as values, so that all of them can be listed where an exception would end at the first."""
+"""Faults of a data set as values: all of them can be listed, where an exception would stop at the first."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from upernet.errors import UserError
 
 
 class Kind(StrEnum):
-    """What a fault is about."""
+    """The kinds of fault."""
 
     LISTING = "listing"
-    """The split, or the names of the labels, cannot be found out."""
+    """The split or the names of the labels cannot be read."""
     EMPTY = "empty split"
     """The split has no image."""
     MISSING_IMAGE = "missing image"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
     SIZE = "size"
     """A label map and its image differ in size."""
     UNREADABLE = "unreadable"
-    """A file cannot be decoded, or holds something else than it should."""
+    """A file cannot be decoded, or does not hold what it should."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Fault:
     """One thing that is wrong with a split.
 
     Attributes:
-        kind: What it is about.
+        kind: The kind of the fault.
         file: The file or folder at fault.
-        said: What is wrong with it.
-        valid: What would be right, or what to do; empty if `said` leaves no question.
-        stops: Whether the split cannot be used before it is mended.
+        problem: What is wrong with it.
+        valid: What would be valid, or what to do; empty if the problem itself makes that clear.
+        stops: Whether the split cannot be used until the fault is mended.
     """
 
     kind: Kind
     file: Path
-    said: str
+    problem: str
     valid: str = ""
     stops: bool = True
 
@@ -57,30 +57,30 @@ class Fault:
         """The fault in one line that starts with the file.
 
         Args:
-            count: How many of the kind there are; left out if empty.
+            count: How many faults of the kind there are, in words; left out if empty.
         """
-        return "; ".join(part for part in (f"{self.file}: {self.said}", count, self.valid) if part)
+        return "; ".join(part for part in (f"{self.file}: {self.problem}", count, self.valid) if part)
 
     @classmethod
     def from_error(cls, kind: Kind, error: UserError, file: Path) -> Fault:
-        """The fault that an error tells.
+        """Make a fault from an error.
 
         Args:
-            kind: What it is about, unless the error says so itself.
-            error: Its line should start with `file` or a path below.
-            file: The file at fault where the line starts with something else.
+            kind: The kind of the fault, unless the error is a `FaultError`, which has its own.
+            error: The error; its line should start with `file` or a path below it.
+            file: The file at fault if the line starts with something else.
         """
         if isinstance(error, FaultError):
             return error.fault
         text, start = str(error), str(file)
         if text.startswith(start) and (end := text.find(": ", len(start))) >= 0:
             file, text = Path(text[:end]), text[end + 2 :]
-        said, _, valid = text.partition("; ")
-        return cls(kind, file, said, valid)
+        problem, _, valid = text.partition("; ")
+        return cls(kind, file, problem, valid)
 
 
 class FaultError(UserError):
-    """An error that is a fault of the data: its line is the fault's."""
+    """An error that carries a fault of the data; its line is the fault's."""
 
     def __init__(self, fault: Fault):
         super().__init__(fault)

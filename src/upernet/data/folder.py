@@ -1,4 +1,4 @@
-"""Data sets that are folders: images beside masks, and one folder per class."""
+"""Data sets that are plain folders: images with their masks, or one folder of images per class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ImageMaskFolder(FolderSource):
     labels: list[str] = field(default_factory=list)
     """Label names in the order of the pixel values; if empty, read from `classes.json` or `labels.csv` in `root`."""
     ignore_value: int | None = 255
-    """Pixel value that means unlabelled; none if there is none."""
+    """Pixel value that means unlabelled; null if no value does."""
 
     layout: ClassVar[str] = (
         "images/<split>/ and annotations/<split>/, and classes.json or labels.csv unless labels are given"
@@ -56,8 +56,8 @@ class ImageMaskFolder(FolderSource):
             items.append(Item(relative.with_suffix("").as_posix(), path, {"mask": mask}))
         if not items:
             raise UserError(f"{images}: no images, only masks; in {self.folder}, {self.expectation}")
-        remedy = "a label map has the name of its image and ends .png"
-        # Who takes an image out of a folder of their own may leave its mask there.
+        remedy = "a label map has the name of its image and ends in .png"
+        # Users who remove an image from a folder of their own may leave its mask there.
         return self.examine(split, items, masks=masks.rglob("*.png"), stray=True, remedy=remedy)
 
     def read_mask(self, path: Path, annotation: str) -> np.ndarray:
@@ -68,7 +68,7 @@ class ImageMaskFolder(FolderSource):
 
 
 def fill_pattern(name: str, pattern: str, split: str) -> str:
-    """The path of a split.
+    """Fill a path pattern with the name of a split.
 
     Args:
         name: Field that holds the pattern, for the error line.
@@ -76,7 +76,7 @@ def fill_pattern(name: str, pattern: str, split: str) -> str:
         split: Name of the split.
 
     Raises:
-        UserError: If the pattern holds another field.
+        UserError: If the pattern holds anything in braces but `{split}`.
     """
     try:
         return pattern.format(split=split)
@@ -90,7 +90,7 @@ def read_label_names(root: Path) -> tuple[str, ...]:
     Entries of `classes.json` may be names or mappings with a `name`.
 
     Raises:
-        UserError: If there is neither file, or it holds no names.
+        UserError: If neither file exists, or it holds no names.
     """
     json_path, csv_path = root / "classes.json", root / "labels.csv"
     try:
@@ -98,13 +98,13 @@ def read_label_names(root: Path) -> tuple[str, ...]:
             content = json.loads(json_path.read_text(encoding="utf-8-sig"))
             entries = content["classes"] if isinstance(content, dict) else content
             if not isinstance(entries, list):
-                raise TypeError(f"{entries!r} is no list")
+                raise TypeError(f"{entries!r} is not a list")
             names = tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
         elif csv_path.is_file():
             with csv_path.open(newline="", encoding="utf-8-sig") as file:
                 names = tuple(row["name"] for row in csv.DictReader(file))
         else:
-            raise UserError(f"{root}: neither classes.json nor labels.csv; or give labels: [first, second, …]")
+            raise UserError(f"{root}: neither classes.json nor labels.csv in it; add one, or give labels: [sky, car]")
         if not names:
             raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:
@@ -124,10 +124,10 @@ class ClassFolder(FolderSource):
     images: str = "images/{split}"
     """Folder of the class folders below `root`."""
     lists: str | None = None
-    """Text file below `root`, such as `labels/{split}1.txt`, with one `class/file` a line, where folders don't hold
-    the splits."""
+    """Text file below `root` that lists a split, such as `labels/{split}1.txt`, with one `class/file` per line; null if
+    every split has a folder of its own."""
     labels: list[str] = field(default_factory=list)
-    """Class folders in the order of the label ids; if empty, all folders by name."""
+    """Names of the class folders in the order of the label ids; if empty, all class folders, sorted by name."""
 
     layout: ClassVar[str] = "images/<split>/<class>/*.jpg"
 
@@ -138,7 +138,7 @@ class ClassFolder(FolderSource):
         splits = [p for p in self.folder.glob(fill_pattern("images", self.images, "*")) if p.is_dir()]
         names = sorted({p.name for split in splits for p in split.iterdir() if p.is_dir()})
         if not names:
-            raise UserError(f"{self.folder}: no class folders; {type(self).__name__} expects there {self.layout}")
+            raise UserError(f"{self.folder}: no class folders; {type(self).__name__} expects {self.layout}")
         return {"label": Annotation(tuple(names), dense=False)}
 
     def list_split(self, split: str) -> Listing:
@@ -151,13 +151,13 @@ class ClassFolder(FolderSource):
                 raise UserError(f"{list_file}: no such list for split {split!r}")
             paths = [base / line for line in read_lines(list_file)]
         ids = {name: i for i, name in enumerate(self.annotations["label"].labels)}
-        items, strange = [], []
+        items, unknown = [], []
         for path in paths:
             relative = path.relative_to(base)
             name = relative.parts[0]
             if name not in ids:
-                strange.append(Fault(Kind.LABEL, path, f"folder {name!r} is no label", f"labels: {', '.join(ids)}"))
+                unknown.append(Fault(Kind.LABEL, path, f"folder {name!r} is no label", f"labels: {', '.join(ids)}"))
             annotations: dict[str, Path | int] = {"label": ids[name]} if name in ids else {}
             items.append(Item(relative.with_suffix("").as_posix(), path, annotations))
         listing = self.examine(split, items)
-        return replace(listing, faults=[*listing.faults, *strange])
+        return replace(listing, faults=[*listing.faults, *unknown])

@@ -1,4 +1,4 @@
-"""What the data sets that are folders of files share."""
+"""The common base of data sets that are folders of files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FolderSource(Source):
 
     @abstractmethod
     def list_split(self, split: str) -> Listing:
-        """The images of a split and the faults that their names show, from `examine`.
+        """List the images of a split and the faults that file names show, by `examine`.
 
         Raises:
             UserError: If the split is missing.
@@ -33,15 +33,15 @@ class FolderSource(Source):
         return self.list_split(split)
 
     def find(self, subfolder: str, *endings: str) -> list[Path]:
-        """Files below a sub-folder whose names end so, sorted by path, hidden ones left out.
+        """Files below a sub-folder whose names have one of the endings, sorted by path, without hidden files.
 
         Raises:
-            UserError: If the sub-folder is missing or holds none.
+            UserError: If the sub-folder is missing or holds no such file.
         """
         folder = self.folder / subfolder
         found = sorted(p for p in folder.rglob("*") if p.name.endswith(endings) and not p.name.startswith("."))
         if not found:
-            fault = f"no file in it ends {' or '.join(endings)}"
+            fault = f"no file in it ends in {' or '.join(endings)}"
             if not folder.is_dir():
                 others = ", ".join(p.name for p in subfolders(folder.parent))
                 fault = "no such folder" + (f" (there are {others})" if others else "")

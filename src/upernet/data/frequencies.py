@@ -20,14 +20,14 @@ from upernet.screen import progress
 
 @dataclass(frozen=True)
 class Frequencies:
-    """What was counted over the training images of a task.
+    """Pixel counts of a task's classes over its training images.
 
     The pixels of a label that stands for several classes are spread evenly over them.
 
     Attributes:
-        pixels: Class name → its pixels.
-        beside: Class name → labelled pixels of the images that show it.
-        images: Images with any label.
+        pixels: Class name → number of its pixels.
+        beside: Class name → number of labelled pixels, of whatever class, in the images that show it.
+        images: Number of images with a label.
     """
 
     pixels: dict[str, float]
@@ -35,45 +35,47 @@ class Frequencies:
     images: int
 
     def weights(self, method: str, beta: float) -> dict[str, float]:
-        """Class name → weight, to four digits; a class that was never met has the largest.
+        """Class name → weight, to four digits. A class without pixels gets the largest weight.
 
         * `inverse_frequency`: 1 / pixels of the class, scaled to a mean of 1.
-        * `median_frequency` (Eigen and Fergus 2015, section 6.3.2): the median over classes of a class's frequency,
-          by its own frequency, which is its pixels by all labelled pixels of the images that show it.
+        * `median_frequency` (Eigen and Fergus 2015, section 6.3.2): the median of all classes' frequencies, divided by
+          the class's own. A class's frequency is its pixels divided by all labelled pixels of the images that show it.
         * `effective_number` (Cui et al. 2019, section 4): (1 − β) / (1 − β^n), scaled to a mean of 1. Neighbouring
-          pixels are hardly samples of their own, so n is in images: the class's pixels by the mean labelled pixels of
-          an image.
+          pixels are hardly independent samples, so n is a number of images: the class's pixels divided by the mean
+          number of labelled pixels per image.
 
         Raises:
-            UserError: If nothing was labelled.
+            UserError: If no pixel was labelled.
         """
-        met = {name: pixels for name, pixels in self.pixels.items() if pixels > 0}
-        if not met:
+        counted = {name: pixels for name, pixels in self.pixels.items() if pixels > 0}
+        if not counted:
             raise UserError(f"class_weights: {method!r}, but no training image has a label; give [1.0, 2.0, …]")
-        pixels = np.array(list(met.values()))
+        pixels = np.array(list(counted.values()))
         if method == "inverse_frequency":
             values = 1 / pixels
         elif method == "effective_number":
             values = (1 - beta) / (1 - beta ** (pixels / (pixels.sum() / self.images)))
         else:
-            frequencies = pixels / np.array([self.beside[name] for name in met])
+            frequencies = pixels / np.array([self.beside[name] for name in counted])
             values = np.median(frequencies) / frequencies
         if method != "median_frequency":
             values = values / values.mean()
-        by_name = dict(zip(met, values.tolist(), strict=True))
+        by_name = dict(zip(counted, values.tolist(), strict=True))
         return {name: float(f"{by_name.get(name, values.max()):.4g}") for name in self.pixels}
 
 
 def count_classes(
     sources: Mapping[str, LabelledSource], target: str, task: Task, limit: int | None = None
 ) -> Frequencies:
-    """Count one target over the training splits; see `weigh_classes`.
+    """Count the pixels of each class over the training splits of all sources of one target.
+
+    An image with one label counts as many pixels as the mean label map has.
 
     Args:
         sources: The sources bound to the tasks.
         target: Key of the training target.
-        task: A task that reads it.
-        limit: Images per source, evenly spaced; all if none.
+        task: A task that reads the target.
+        limit: Most images to count per source, evenly spaced; None counts all.
     """
     names = task.classes.names
     maps, images = _Counts(len(names)), _Counts(len(names))
@@ -92,7 +94,7 @@ def count_classes(
             for item in items:
                 into.add(_count_labels(source, item, supervision.annotation, len(share)) @ share)
                 advance()
-    # What an image with one label counts; where a task has no maps, any unit will do.
+    # The pixels that an image with one label counts as; where a task has no maps, any number will do.
     unit = maps.pixels.sum() / maps.images if maps.images else 1.0
     pixels, beside = maps.pixels + unit * images.pixels, maps.beside + unit * images.beside
     by_name = [dict(zip(names, values.tolist(), strict=True)) for values in (pixels, beside)]
@@ -112,7 +114,7 @@ class _Counts:
 
 
 def _count_labels(source: LabelledSource, item: Item, annotation: str | None, count: int) -> np.ndarray:
-    """(count,) int64: pixels of each of the source's labels in an image, or 1 for the one label it has."""
+    """(count,) int64: pixels of each of the source's labels in an image, or 1 for an image's only label."""
     dataset = source.config.dataset
     value: Any = 0 if annotation is None else item.annotations.get(annotation, IGNORE)
     try:

@@ -31,12 +31,12 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph that may not be decoded yet: the rows that are needed are known only when its crop is chosen.
+    """A photograph that may not be decoded yet, since the rows that are needed are known only once a crop is chosen.
 
     Attributes:
-        size: Height and width, upright.
-        decode: From a number of rows, the pixels (H, W, 3) uint8 RGB. At least so many rows from the top are decoded;
-            the others may be black. Raises `UserError` if the file is damaged there.
+        size: Height and width of the upright photograph.
+        decode: Takes a number of rows and returns the pixels (H, W, 3) uint8 RGB. At least that many rows from the top
+            are decoded; the others may be black. Raises `UserError` if the file is damaged there.
     """
 
     size: tuple[int, int]
@@ -83,7 +83,7 @@ def _decode(path: str | Path, png: Png, rows: int) -> np.ndarray:
         stored = png.stored(rows)
         decoded = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
-            with open_file(path) as image:  # finds out what is wrong
+            with open_file(path) as image:  # Pillow tells what is wrong
                 return np.array(to_rgb(image))
         if rows == png.size[0]:
             return np.asarray(decoded)
@@ -96,7 +96,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read a photograph.
 
     Args:
-        path: Any file Pillow decodes, of at most `MAX_PIXELS` pixels. Of an animation, the first frame.
+        path: Any image file of at most `MAX_PIXELS` pixels that Pillow decodes. Of an animation, the first frame is
+            read.
 
     Returns:
         (H, W, 3) uint8 RGB, upright (see `to_rgb`).
@@ -108,12 +109,12 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An upright 8-bit RGB picture from a Pillow image of any mode.
+    """Convert a Pillow image of any mode to an upright 8-bit RGB picture.
 
     EXIF orientation is applied. Transparent pixels show white, as on a page. 16-bit grey is divided by 257, not
-    clipped. 32-bit grey and floating point run up to 65535 and 1; where the brightest value is higher, floats are taken
-    as 0..255 if they fit, and otherwise the brightest value becomes white. Negative values and NaN are black. What is
-    such a picture already is returned itself.
+    clipped. White is 65535 in 32-bit grey and 1 in floating point. Where the brightest value is higher, white is 255 in
+    floating point if all values fit, and otherwise the brightest value. Negative values and NaN become black. An image
+    that is such a picture already is returned itself.
 
     Raises:
         UserError: If the pixels cannot be decoded or converted.
@@ -144,7 +145,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) if there is none or the block is broken: no reason to lose the photograph."""
+    """EXIF orientation; 1 (upright) if there is none or it is damaged, which is no reason to refuse the photograph."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:

@@ -1,4 +1,4 @@
-"""Which image files a command line means: files, folders and globs."""
+"""Finding the image files that a command line names by files, folders and globs."""
 
 from __future__ import annotations
 
@@ -13,59 +13,61 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
 )
-"""What a folder is searched for, whatever the case. A file named outright may have any suffix."""
+"""Suffixes of the files that a folder is searched for, in upper or lower case. A file that is named itself may have any
+suffix."""
 
 
 def find_images(inputs: Sequence[str | Path]) -> tuple[dict[Path, Path], list[UserError]]:
-    """The image files that files, folders and globs stand for.
+    """Find the image files that files, folders and globs stand for.
 
-    Folders are searched to any depth for `SUFFIXES`, in sorted order, leaving out hidden files and folders; so are the
-    matches of a glob (`**` reaches any depth). A file named outright is taken whatever its suffix. A file met twice
-    counts once.
+    A folder is searched to any depth for files with one of `SUFFIXES`, hidden files and folders left out. A glob (`**`
+    reaches any depth) gives the files that it matches and that have one of `SUFFIXES`. Both give them in sorted order.
+    A file that is named itself is taken whatever its suffix. A file that is found twice counts once.
 
     Returns:
-        Each image with its place below the input it came from (`photos/` holding `a/b.jpg` gives `a/b.jpg`, a file
-        gives its name); and one error for each input that holds no image or does not exist.
+        Each image → its relative path below the input it came from (`photos/` holding `a/b.jpg` gives `a/b.jpg`, a file
+        gives its name); and one error for each input that holds no image or does not exist, and for each folder that
+        cannot be read.
     """
     found: dict[Path, Path] = {}
     errors: list[UserError] = []
-    met: set[str] = set()
-    for given in inputs:
+    seen: set[str] = set()
+    for source in inputs:
         try:
-            root, paths = _expand(given, errors)
+            root, paths = _expand(source, errors)
         except UserError as error:
             errors.append(error)
-        except OSError as error:  # a name too long, a parent that may not be entered
-            errors.append(UserError(f"{given}: {error.strerror}"))
+        except OSError as error:  # a name that is too long, a parent folder that cannot be entered
+            errors.append(UserError(f"{source}: {error.strerror}"))
         else:
             for path in paths:
-                place = os.path.abspath(path)
-                if place not in met:
-                    met.add(place)
-                    # A pattern may climb ('*/../x.jpg'), a place never does.
+                absolute = os.path.abspath(path)
+                if absolute not in seen:
+                    seen.add(absolute)
+                    # A glob may climb ('*/../x.jpg'); a path below the output folder must not.
                     found[path] = Path(*(part for part in path.relative_to(root).parts if part != ".."))
     return found, errors
 
 
-def _expand(given: str | Path, errors: list[UserError]) -> tuple[Path, list[Path]]:
-    """One input's images and the folder their places are told from; folders that cannot be listed go to `errors`."""
-    path = Path(given)
+def _expand(source: str | Path, errors: list[UserError]) -> tuple[Path, list[Path]]:
+    """The folder that an input's relative paths start from, and its images; `errors` gets the unreadable folders."""
+    path = Path(source)
     if path.is_dir():
         unreadable: list[OSError] = []
         images = [file for file in _walk(path, unreadable) if file.suffix.lower() in SUFFIXES]
         errors += [UserError(f"{error.filename}: {error.strerror}") for error in unreadable]
         if not images and not unreadable:
-            raise UserError(f"{given}: no image in this folder; looked for {', '.join(SUFFIXES)}")
+            raise UserError(f"{source}: no image in this folder; looked for {', '.join(SUFFIXES)}")
         return path, images
     if path.exists():
         return path.parent, [path]
-    if glob.has_magic(str(given)):
-        matches = (Path(match) for match in sorted(glob.glob(str(given), recursive=True)))
+    if glob.has_magic(str(source)):
+        matches = (Path(match) for match in sorted(glob.glob(str(source), recursive=True)))
         images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
         if not images:
-            raise UserError(f"{given}: matches no image; try a pattern such as 'photos/*.jpg'")
+            raise UserError(f"{source}: matches no image; try a pattern such as 'photos/*.jpg'")
         return _fixed_part(path), images
-    raise UserError(f"{given}: no such file or folder")
+    raise UserError(f"{source}: no such file or folder")
 
 
 def _walk(root: Path, unreadable: list[OSError]) -> Iterator[Path]:
@@ -75,7 +77,7 @@ def _walk(root: Path, unreadable: list[OSError]) -> Iterator[Path]:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folder in front of a pattern's first wildcard."""
+    """The folder before the first wildcard of a pattern."""
     parts = pattern.parts[:-1]
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return Path(*parts[:fixed])

@@ -1,4 +1,4 @@
-"""The images of a source by name, before any file is opened, and what their names show to be wrong."""
+"""The images of a source, listed before any file is opened, and the faults that file names show."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from upernet.labels import IGNORE
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one kind of annotation can say.
+    """One kind of annotation of a source.
 
     Attributes:
-        labels: Names of the source's own labels; a label id is a position.
+        labels: Names of the source's own labels; a label's id is its position.
         dense: True for a map, False for one label per image.
     """
 
@@ -48,13 +48,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """A split as far as names tell.
+    """The images of a split, and the faults that file names show.
 
     Attributes:
-        split: Its name.
+        split: Name of the split.
         items: Its images, in a fixed order.
-        faults: What is wrong with them, in the order of the kinds: missing images, missing label maps, label maps
-            without image, duplicates, unknown labels.
+        faults: Their faults, ordered by kind: missing images, missing label maps, label maps without image,
+            duplicates, unknown labels.
     """
 
     split: str
@@ -62,10 +62,10 @@ class Listing:
     faults: list[Fault]
 
     def checked(self) -> list[Item]:
-        """The items, if the split can be used.
+        """The items, if no fault stops the split from being used.
 
         Raises:
-            UserError: If it cannot; the line tells the first fault and counts those of its kind.
+            UserError: If one does; the line gives the first such fault and the number of faults of its kind.
         """
         stopping = [fault for fault in self.faults if fault.stops]
         if stopping:
@@ -77,9 +77,9 @@ class Listing:
         of_kind = {
             Kind.MISSING_IMAGE: "images of split {} are missing",
             Kind.MISSING_MASK: "label maps of split {} are missing",
-            Kind.MISSING_PARTNER: "label maps of split {} have none",
+            Kind.MISSING_PARTNER: "label maps of split {} have no image",
             Kind.DUPLICATE: "images of split {} have the name of another",
-            Kind.LABEL: "images of split {} have none",
+            Kind.LABEL: "images of split {} have an unknown label",
         }
         if kind not in of_kind:
             return ""
@@ -89,30 +89,31 @@ class Listing:
 
 
 def missing_files(items: Sequence[Item], expected: str, remedy: str = "") -> Iterator[Fault]:
-    """Images that are not there, then label maps that are not there.
+    """Faults of missing images, then those of missing label maps.
 
     Args:
         items: Items of a split.
-        expected: What the data set's folder should hold, to end a line.
+        expected: What the data set's folder should hold; the line ends with it.
         remedy: What to do about a missing label map, in place of `expected`.
     """
     present: dict[Path, set[str]] = {}
 
-    def lacks(path: Path) -> bool:
-        # One look at a folder instead of one at each of its files: some lie across a network.
+    def is_missing(path: Path) -> bool:
+        # A folder is listed once, instead of a look at each of its files: some folders lie across a network.
         if path.parent not in present:
             present[path.parent] = _files(path.parent)
-        return path.name not in present[path.parent] and not path.is_file()  # where case does not matter
+        return path.name not in present[path.parent] and not path.is_file()  # the file system may ignore case
 
     for item in items:
-        if lacks(item.image):
+        if is_missing(item.image):
             yield Fault(Kind.MISSING_IMAGE, item.image, "no such file", expected)
     for item in items:
-        yield from (Fault(Kind.MISSING_MASK, p, "no such file", remedy or expected) for p in item.masks if lacks(p))
+        missing = (path for path in item.masks if is_missing(path))
+        yield from (Fault(Kind.MISSING_MASK, path, "no such file", remedy or expected) for path in missing)
 
 
 def _files(folder: Path) -> set[str]:
-    """Names of the files in a folder; none if it is not there."""
+    """Names of the files in a folder; empty if the folder cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -121,13 +122,13 @@ def _files(folder: Path) -> set[str]:
 
 
 def lone_masks(items: Iterable[Item], masks: Iterable[Path], expected: str, stops: bool) -> Iterator[Fault]:
-    """Label maps that belong to no image, sorted by path, hidden ones left out.
+    """Faults of label maps that belong to no image, sorted by path, hidden files left out.
 
     Args:
         items: Items of a split.
-        masks: All label maps that lie there for it.
-        expected: What the data set's folder should hold, to end a line.
-        stops: Whether the split cannot be used then.
+        masks: All label maps that the split's folder holds.
+        expected: What the data set's folder should hold; the line ends with it.
+        stops: Whether these faults stop the split from being used.
     """
     paired = {mask for item in items for mask in item.masks}
     for path in sorted(path for path in masks if path not in paired and not path.name.startswith(".")):
@@ -135,20 +136,19 @@ def lone_masks(items: Iterable[Item], masks: Iterable[Path], expected: str, stop
 
 
 def duplicates(items: Iterable[Item]) -> Iterator[Fault]:
-    """Images that have the id of another; an image that is named twice can be used."""
+    """Faults of images that share an id. An image that is listed twice does not stop the split from being used."""
     first: dict[str, Path] = {}
     for item in items:
         if item.id not in first:
             first[item.id] = item.image
         elif first[item.id] == item.image:
-            yield Fault(Kind.DUPLICATE, item.image, f"named twice, as {item.id!r}", stops=False)
+            yield Fault(Kind.DUPLICATE, item.image, f"listed twice, as {item.id!r}", stops=False)
         else:
-            said = f"a second image of the name {item.id!r}, beside {first[item.id]}"
-            yield Fault(Kind.DUPLICATE, item.image, said)
+            yield Fault(Kind.DUPLICATE, item.image, f"has the name {item.id!r}, as {first[item.id]} has")
 
 
 def unknown_labels(items: Iterable[Item], annotations: Mapping[str, Annotation]) -> Iterator[Fault]:
-    """Images whose one label is none of the annotation's."""
+    """Faults of images with one label for the whole image whose id is unknown."""
     for item in items:
         for name, value in item.annotations.items():
             if isinstance(value, int) and name in annotations and not IGNORE <= value < len(annotations[name].labels):

@@ -19,15 +19,15 @@ _ADVICE = "save the label map as a grey or palette PNG"
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a label map: the numbers stored in the file, whatever colours they are shown in.
 
-    Palette images give indices, 1- to 16-bit grey the stored samples, colour images whose channels are equal that
-    channel (alpha is ignored). Nothing is rotated: a camera wrote no label map.
+    Palette images give their indices, 1- to 16-bit grey images their stored samples, and colour images whose channels
+    are equal one of these channels (alpha is ignored). Nothing is rotated, since cameras write no label maps.
 
     Returns:
         (H, W), int16 from files of up to 8 bits and int32 from others.
 
     Raises:
         UserError: If the file cannot be decoded, holds colours or fractions instead of ids, or is of a kind whose
-            samples cannot be had as they are stored.
+            samples cannot be read as they are stored.
     """
     with open_file(path) as image, one_line(path):
         altered = _altered_samples(path, image)
@@ -55,12 +55,12 @@ def _read_samples(path: str | Path, image: Image.Image) -> np.ndarray:
     """The ids (H, W) of a file that Pillow decodes, in the type of its samples.
 
     Raises:
-        UserError: If it holds something else.
+        UserError: If it holds something other than ids.
     """
     png = open_png(path, image)
-    quick = None if png is None else png.stored()
-    if quick is not None:
-        image = Image.open(io.BytesIO(quick), formats=["PNG"])
+    stored = None if png is None else png.stored()
+    if stored is not None:
+        image = Image.open(io.BytesIO(stored), formats=["PNG"])
     image.load()
     values = np.asarray(image)
     if image.mode in ("RGB", "RGBA", "RGBX"):
@@ -75,12 +75,12 @@ def _read_samples(path: str | Path, image: Image.Image) -> np.ndarray:
 
 
 def _read_16_bit_colours(path: str | Path, image: Image.Image) -> np.ndarray:
-    """The ids (H, W) uint16 of a PNG of 16-bit colours, of which Pillow would keep the upper byte alone.
+    """The ids (H, W) uint16 of a PNG of 16-bit colours, of which Pillow would keep only the upper bytes.
 
     Raises:
-        UserError: If it is damaged or holds colours, or OpenCV sees another picture than Pillow does.
+        UserError: If it is damaged or holds colours, or if OpenCV and Pillow decode different pixels.
     """
-    image.load()  # tells what is wrong with the file
+    image.load()  # raises if the file is damaged
     upper = np.asarray(image)[..., :3]
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is not None and decoded.dtype == np.uint16:
@@ -93,10 +93,10 @@ def _read_16_bit_colours(path: str | Path, image: Image.Image) -> np.ndarray:
 
 
 def _equal_channels(path: str | Path, pixels: np.ndarray) -> np.ndarray:
-    """The one channel (H, W) of red, green, blue and perhaps more (H, W, C), where these three are equal.
+    """One channel (H, W) of pixels (H, W, C) whose red, green and blue are equal.
 
     Raises:
-        UserError: If they are not; the line names the first pixel.
+        UserError: If they differ; the line names the first such pixel.
     """
     unequal = (pixels[..., :3] != pixels[..., :1]).any(-1)
     if unequal.any():
@@ -110,7 +110,7 @@ def _equal_channels(path: str | Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def _altered_samples(path: str | Path, image: Image.Image) -> str | None:
-    """What a file holds if Pillow would shorten or stretch it without a word; none if samples come as stored."""
+    """The kind of samples that Pillow would shorten or stretch silently; None if it gives them as they are stored."""
     layout = _sample_layout(image)
     if layout.startswith("RGBa"):
         return "colours that are multiplied by their alpha"

@@ -1,4 +1,4 @@
-"""Sources bound to tasks, and their mixture: every batch from one source."""
+"""Sources bound to tasks, and their mixture, in which every batch comes from one source."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from upernet.labels import ClassSets
 
 @dataclass(frozen=True)
 class Supervision:
-    """What a source says about one target.
+    """How a source supervises one target.
 
     Attributes:
-        annotation: Name of the source's annotation; none if the same is known of every image, which has label 0 then.
+        annotation: Name of the source's annotation; None if the same is known of every image, all of which then have
+            label 0.
         sets: The classes that each label of the annotation stands for.
         dense: Whether the annotation is a map.
-        evaluate: Whether the source measures the task.
-        average: Ids of the groups that enter class means; all if none.
+        evaluate: Whether the task is measured on this source.
+        average: Ids of the groups over which class means are taken; None for all groups.
     """
 
     annotation: str | None
@@ -43,12 +44,12 @@ class Supervision:
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """A source whose labels have been given their meaning for the tasks at hand.
+    """A source whose labels are bound to the classes of tasks.
 
     Attributes:
         name: Its name in the configuration.
-        config: Its data set, splits and share.
-        supervision: Key of a training target → what the source says about it.
+        config: Its data set, splits and share of the steps.
+        supervision: Key of a training target → how the source supervises it.
     """
 
     name: str
@@ -59,7 +60,7 @@ class LabelledSource:
         """Images of a split.
 
         Raises:
-            UserError: If there is none, or the split has a fault that its names show; the line names the source.
+            UserError: If the split has no images, or a fault that its file names show; the line names the source.
         """
         try:
             return self.config.dataset.listing(split).checked()
@@ -71,7 +72,7 @@ class LabelledSource:
 
         Args:
             item: The image.
-            augment: Random geometry and colour; the whole image as it is if none.
+            augment: Random geometry and colour; None reads the whole image unchanged.
 
         Raises:
             WorkError: If a file cannot be read; the line names the source.
@@ -99,26 +100,27 @@ def _training_items(source: LabelledSource) -> list[Item]:
     """Images of the training split.
 
     Raises:
-        UserError: If there is none, or a target is annotated in none of them.
+        UserError: If the split has no images, or none of them has the annotation of a target.
     """
     split = str(source.config.train)
     items = source.items(split)
     for key, supervision in source.supervision.items():
         name = supervision.annotation
         if name is not None and not any(name in item.annotations for item in items):
-            said = f"no image of split {split!r} has annotation {name!r}, which target {key!r} learns from"
-            raise UserError(f"source {source.name!r}: {said}; name another split in data.sources.{source.name}.train")
+            problem = f"no image of split {split!r} has annotation {name!r}, which target {key!r} learns from"
+            hint = f"name another split in data.sources.{source.name}.train"
+            raise UserError(f"source {source.name!r}: {problem}; {hint}")
     return items
 
 
 def _label_ids(value: Any) -> Tensor:
-    """Label ids as int64, or as int16 or int32 if they are: maps stay as narrow as they are read until they are cut."""
+    """Label ids as a tensor. int16 and int32 stay, so that maps are widened only once they are cropped."""
     ids = torch.as_tensor(value)
     return ids if ids.dtype in (torch.int16, torch.int32) else ids.long()
 
 
 def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, LabelledSource]:
-    """Give every source's labels their meaning in the tasks' classes.
+    """Bind the labels of every source to the classes of the tasks.
 
     Raises:
         UserError: If a source names a target no task reads, an annotation it lacks, or a class that does not exist.
@@ -166,16 +168,15 @@ def _supervise(source: SourceConfig, target: TargetConfig, task: Task) -> Superv
         groups = {int(sets.group_of_label[annotation.labels.index(label)]) for label in target.average}
         average = tuple(sorted(g for g in groups if g >= 0))
     if target.evaluate:
-        task.metric(sets, annotation.dense, average)  # refuses now what it could not measure later
+        task.metric(sets, annotation.dense, average)  # raises before the run if the task cannot be measured on this
     return Supervision(name, sets, annotation.dense, target.evaluate, average)
 
 
 class SourceMixture(Dataset[Batch | UserError]):
-    """Batches by step number, each from one source, the same source on every rank.
+    """Batches by step number. Each batch comes from one source, which is the same on every rank.
 
-    Which source, which images and which augmentation are a pure function of (seed, step, rank): item `step` is the
-    same whenever and wherever it is asked for, so that a run can be resumed at any step. Within a source every image
-    is seen once before any is seen again.
+    A batch's source, images and augmentation are a pure function of (seed, step, rank), so that a run can be resumed at
+    any step. Within a source, every image is seen once before any is seen again.
     """
 
     def __init__(
@@ -214,7 +215,7 @@ class SourceMixture(Dataset[Batch | UserError]):
         return len(self.choices)
 
     def __getitem__(self, step: int) -> Batch | UserError:
-        """The batch of a step, or what is wrong with its data: raised in a worker, it would drown in traceback."""
+        """The batch of a step, or the error in its data: if a worker raised it, a traceback would bury its line."""
         try:
             return self._batch(step)
         except UserError as error:
@@ -233,11 +234,11 @@ class SourceMixture(Dataset[Batch | UserError]):
                 order = _order(self.seed, number, position // len(items), len(items))
                 item = items[order[position % len(items)]]
                 samples.append(self.sources[number].sample(item, self.augments[number]))
-        # Of every target of the source, whether or not a sample has it: processes must compute the same branches.
+        # The batch has every target of the source, even if no sample does: processes must compute the same branches.
         return Batch.stack(samples, {key: s.dense for key, s in self.sources[number].supervision.items()})
 
 
 @lru_cache(maxsize=64)
 def _order(seed: int, number: int, epoch: int, count: int) -> np.ndarray:
-    """In which order a source's images are seen in an epoch."""
+    """The order in which an epoch visits a source's images, as indices."""
     return np.random.default_rng([seed, 2, number, epoch]).permutation(count)

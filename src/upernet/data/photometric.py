@@ -1,6 +1,6 @@
-"""Random colour of the published recipes, on bytes: what each step gives is cut to 0 … 255 and to a whole number.
+"""Random colour of the published recipes, computed on bytes: each step clips its result to 0 … 255 and truncates it.
 
-Hue, saturation and value are OpenCV's for bytes, hue in steps of 2°.
+Hue, saturation and value are those of OpenCV for bytes, with hue in steps of 2°.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 BRIGHTNESS = 32.0
-"""Bound of what is added to all channels."""
+"""Largest value that is added to, or subtracted from, all channels."""
 FACTORS = (0.5, 1.5)
 """Bounds of the factors of contrast and saturation."""
 HUE = 18
@@ -20,7 +20,7 @@ _HUE, _SATURATION = 0, 1
 
 
 def distort(image: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast, saturation and hue, each with probability 1/2; draws from torch's global generator.
+    """Change brightness, contrast, saturation and hue, each with probability 1/2, by torch's global generator.
 
     Contrast comes second or last, with probability 1/2 each.
 
@@ -28,7 +28,7 @@ def distort(image: torch.Tensor) -> torch.Tensor:
         image: (3, H, W) uint8 RGB, in any memory layout; fastest as (H, W, 3) in memory.
 
     Returns:
-        (3, H, W) uint8 RGB, laid out (H, W, 3) in memory; the image itself if nothing was drawn.
+        (3, H, W) uint8 RGB, laid out (H, W, 3) in memory; the image itself if nothing is changed.
     """
     pixels = image.permute(1, 2, 0).numpy()
     if _coin():
@@ -46,13 +46,13 @@ def distort(image: torch.Tensor) -> torch.Tensor:
 
 
 def scale_and_shift(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
-    """`values · factor + offset` in single precision, cut to 0 … 255 and to whole numbers; any shape, uint8."""
+    """uint8 `values · factor + offset`, computed in single precision, clipped to 0 … 255 and truncated; any shape."""
     sums = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
     return cv2.LUT(np.ascontiguousarray(values), sums.clip(0, 255).astype(np.uint8)).reshape(values.shape)
 
 
 def scale_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Multiply the saturation of an image (H, W, 3) uint8 RGB by at least 0."""
+    """Multiply the saturation of an image (H, W, 3) uint8 RGB by a factor of at least 0."""
     return _through_hsv(image, _SATURATION, scale_and_shift(np.arange(256, dtype=np.uint8), factor, 0.0))
 
 
@@ -62,14 +62,14 @@ def shift_hue(image: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _through_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
-    """To hue, saturation and value, one of which becomes what a table (256,) uint8 says of it, and back."""
+    """Convert to hue, saturation and value, map one of them through a table (256,) uint8, and convert back."""
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, hsv)
 
 
 def uniform(low: float, high: float) -> float:
-    """A number between two, from torch's global generator."""
+    """A uniform random number between two bounds, from torch's global generator."""
     return low + (high - low) * torch.rand(()).item()
 
 

@@ -1,8 +1,8 @@
-"""PNG files, decompressed by ISA-L and only as far down as they are needed.
+"""PNG files, decompressed by ISA-L and only down to the last row that is needed.
 
-Much of the time that decoding a PNG takes is decompression. ISA-L needs less than half of zlib's time for it, and a
-training crop needs no row below its own. What has been decompressed is handed to a decoder as a PNG that stores it as
-it is, and so gives the same pixels.
+Decompression takes much of the time in which a PNG is decoded. ISA-L needs less than half of zlib's time for it, and a
+training crop needs no row below its own. The decompressed rows are handed to a decoder as a PNG without compression,
+which gives the same pixels.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from isal import isal_zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Values of a pixel for each of the format's colour types."""
+"""The format's colour types → channels of a pixel."""
 _WITHOUT_EFFECT = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME"}
-"""Chunks that leave colours as they are stored."""
+"""Kinds of chunk that do not change the stored colours."""
 _LONGEST = 1_000_000
-"""Pixels in a row or column that libpng, within OpenCV, decodes."""
+"""Most pixels in a row or column that OpenCV's libpng decodes."""
 _BLOCK = 65_535
-"""Bytes in a stored block of a zlib stream, at most."""
+"""Most bytes in an uncompressed block of a zlib stream."""
 
 _Chunks = list[tuple[bytes, memoryview]]
 
 
 class Png:
-    """A whole PNG file whose rows lie in their order.
+    """A complete PNG file that is not interlaced.
 
     Attributes:
         size: Height and width.
-        is_plain: Whether its pixels are the 8-bit RGB that it stores, upright and opaque, and OpenCV can decode it.
+        is_plain: Whether it stores opaque, upright 8-bit RGB pixels that OpenCV decodes exactly.
     """
 
     def __init__(self, header: bytes, before: _Chunks, pixels: _Chunks, after: _Chunks):
@@ -44,7 +44,7 @@ class Png:
 
     @classmethod
     def parse(cls, file: bytes) -> Png | None:
-        """The PNG that a file's content is; none if it is no PNG, damaged, interlaced or animated."""
+        """Read the chunks of a file; None if it is no PNG, or is damaged, interlaced or animated."""
         chunks = _chunks(file)
         kinds = [kind for kind, _ in chunks]
         if b"IDAT" not in kinds or kinds[0] != b"IHDR" or len(chunks[0][1]) != 13:
@@ -58,26 +58,29 @@ class Png:
         return cls(header, chunks[1:first], chunks[first:last], chunks[last:])
 
     def stored(self, rows: int | None = None) -> bytes | None:
-        """The file, its pixels not compressed, and none below the first `rows`; nothing if it is damaged.
+        """The first rows as a PNG file without compression; None if the pixels are damaged.
 
-        Chunks without effect are left out where there are no others.
+        A plain file loses its chunks beside the pixels, which have no effect on them.
+
+        Args:
+            rows: Number of rows; None for all.
         """
         rows = self.size[0] if rows is None else rows
         expected = rows * self._row
         try:
             content = isal_zlib.decompressobj().decompress(self._compressed, expected)
-        except isal_zlib.error:  # type: ignore[misc]  # it is declared to be an instance
+        except isal_zlib.error:  # type: ignore[misc]  # its stubs declare an instance, not a class
             return None
-        if len(content) < expected or max(content[:: self._row]) > 4:  # no such filter
+        if len(content) < expected or max(content[:: self._row]) > 4:  # the filters of rows are numbered 0 to 4
             return None
         header = self._header[:4] + struct.pack(">I", rows) + self._header[8:]
         pixels = _chunk(b"IDAT", *_stream(memoryview(content)))
-        before, after = ([part for one in side for part in _chunk(*one)] for side in (self._before, self._after))
+        before, after = ([part for chunk in side for part in _chunk(*chunk)] for side in (self._before, self._after))
         return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *before, *pixels, *after, *_chunk(b"IEND")))
 
 
 def _chunks(file: bytes) -> _Chunks:
-    """Kind and content of every chunk before the last; none at all if one is cut off or its checksum is wrong."""
+    """Kind and content of every chunk before the end chunk; empty if one is cut off or has a wrong checksum."""
     found: _Chunks = []
     start, view = len(_SIGNATURE), memoryview(file)
     while file.startswith(_SIGNATURE) and start + 12 <= len(file):
@@ -100,7 +103,7 @@ def _chunk(kind: bytes, *content: bytes | memoryview) -> list[bytes | memoryview
 
 
 def _stream(content: memoryview) -> list[bytes | memoryview]:
-    """A zlib stream that holds bytes as they are."""
+    """The parts of a zlib stream that holds the content without compression."""
     parts: list[bytes | memoryview] = [b"\x78\x01"]
     for start in range(0, len(content), _BLOCK):
         block = content[start : start + _BLOCK]

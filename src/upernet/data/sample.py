@@ -1,4 +1,4 @@
-"""What moves from the data to the network."""
+"""Samples and batches, the form in which data reach the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upernet.labels import IGNORE
 
 @dataclass(frozen=True)
 class Padding:
-    """The part of a crop that an image at its upper left does not cover, and its colour, which bytes may not express.
+    """The part of a crop that the image at its upper left does not cover. Bytes may not express its colour exactly.
 
     Attributes:
         height: Rows of the image itself; those below are padding.
@@ -28,15 +28,15 @@ class Padding:
 
 @dataclass
 class Sample:
-    """One image and what its source says about it.
+    """One image and the labels that its source gives it.
 
     Attributes:
         image: (3, H, W) uint8, RGB.
         targets: Task target → map (H, W) int64 or id () int64, in the source's own label ids, `IGNORE` where
-            unlabelled. A task the source says nothing about has no key.
+            unlabelled. A target that the source does not label has no key.
         source: Name of the source.
         id: Name of the image within the source.
-        padding: The part of `image` that lies beyond the picture and gets a colour of its own; none if there is none.
+        padding: The part of `image` that is padding with a colour of its own; None if there is none.
     """
 
     image: Tensor
@@ -50,13 +50,13 @@ class Sample:
 class Batch:
     """Samples of one source and one size.
 
-    Images are kept as bytes, which are a quarter of the size; `image` makes floating point numbers of them.
+    Images are kept as bytes, which take a quarter of the memory of floats; `image` converts them.
 
     Attributes:
         pixels: (B, 3, H, W) uint8, RGB.
         targets: Task target → (B, H, W) or (B,) int64.
         source: Name of the source.
-        ids: B names of images.
+        ids: Names of the B images.
         paddings: The `padding` of each sample.
     """
 
@@ -85,7 +85,7 @@ class Batch:
 
         Args:
             samples: At least one.
-            dense: Targets that the batch has even if no sample has them → whether they are maps.
+            dense: Targets that the batch gets even if no sample has them → whether they are maps.
         """
         pixels = torch.stack([s.image for s in samples])
         shapes = {key: pixels.shape[-2:] if is_map else () for key, is_map in (dense or {}).items()}

@@ -1,6 +1,6 @@
-"""Where labelled images come from: the contract of a data set.
+"""The contract of a data set, which is a source of labelled images.
 
-Nothing here imports torch; a source hands out arrays.
+Nothing here imports torch; a source returns arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from upernet.plain import Configurable
 
 @dataclass(kw_only=True)
 class Source(Configurable, ABC):
-    """A data set. The fields are its YAML."""
+    """A data set. Its fields are its keys in YAML."""
 
     root: str
     """Folder of the data set; `~` and environment variables are expanded."""
@@ -39,18 +39,18 @@ class Source(Configurable, ABC):
     published: ClassVar[Mapping[str, int]] = {}
     """Split → number of its images as published."""
     photograph: ClassVar[tuple[int, int] | None] = None
-    """Height and width of its photographs in pixels, the most frequent ones where they differ; none if not known."""
+    """Height and width of its photographs in pixels, the most frequent ones if they differ; None if not known."""
     layout: ClassVar[str] = "its images and annotations"
     """What the folder should hold, for the error line."""
     origin: ClassVar[str] = ""
     """Where to get the data set, for the error line."""
     subfolders: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """What the folder is known by: one tuple of sub-folders for each form in which the data set is found; empty if the
-    folder may hold anything."""
+    """Sub-folders by which the folder is recognised: one tuple for each layout in which the data set is distributed;
+    empty if the folder may hold anything."""
 
     @property
     def _path(self) -> Path:
-        """The folder, whether or not it is there."""
+        """The folder, whether or not it exists."""
         return Path(os.path.expanduser(os.path.expandvars(self.root)))
 
     @property
@@ -58,17 +58,17 @@ class Source(Configurable, ABC):
         """The data set's folder.
 
         Raises:
-            UserError: If an environment variable in `root` is not set, the folder does not exist or, by its
-                `subfolders`, is another one; the line names the right one where it lies close by.
+            UserError: If an environment variable in `root` is not set, or the folder does not exist or lacks the
+                `subfolders`. The line names the right folder if that is nearby.
         """
         folder = self._path
         if "$" in str(folder):
             raise UserError(f"{self.root}: an environment variable is not set; for example export UPERNET_DATA=/data")
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; {self.expectation}")
-        if self.subfolders and not self._is_right(folder):
+        if self.subfolders and not self._has_subfolders(folder):
             lacking = next(name for name in self.subfolders[0] if not (folder / name).is_dir())
-            right = next((near for near in nearby_folders(folder) if self._is_right(near)), None)
+            right = next((near for near in nearby_folders(folder) if self._has_subfolders(near)), None)
             hint = f"the right folder seems to be {right}" if right else self.expectation
             raise UserError(f"{folder}: no folder {lacking} in it; {hint}")
         return folder
@@ -76,10 +76,10 @@ class Source(Configurable, ABC):
     @property
     def expectation(self) -> str:
         """What the folder should hold and where to get it, to end an error line."""
-        return f"{type(self).__name__} expects there {self.layout}" + (f"; get {self.origin}" if self.origin else "")
+        return f"{type(self).__name__} expects {self.layout}" + (f"; get {self.origin}" if self.origin else "")
 
-    def _is_right(self, folder: Path) -> bool:
-        return any(all((folder / name).is_dir() for name in form) for form in self.subfolders)
+    def _has_subfolders(self, folder: Path) -> bool:
+        return any(all((folder / name).is_dir() for name in names) for names in self.subfolders)
 
     @property
     @abstractmethod
@@ -95,24 +95,24 @@ class Source(Configurable, ABC):
         """
 
     def listing(self, split: str) -> Listing:
-        """The images of a split, and every fault that their names show; no image or label map is opened.
+        """List the images of a split, and every fault that file names show; no image or label map is opened.
 
         Raises:
-            UserError: If they cannot be listed.
+            UserError: If the images cannot be listed.
         """
         return self.examine(split, self.items(split))
 
     def examine(
         self, split: str, items: list[Item], *, masks: Iterable[Path] = (), stray: bool = False, remedy: str = ""
     ) -> Listing:
-        """Look for the faults of items that their names show.
+        """Find the faults of items that file names show.
 
         Args:
             split: Name of the split.
             items: Its images.
-            masks: All label maps that lie there for the split, where items are known by their images alone.
-            stray: Whether label maps without image are a doubt and no reason to stop.
-            remedy: What to do about a missing label map; if empty, what the folder should hold.
+            masks: All label maps that the split's folder holds, if the items were listed by their images alone.
+            stray: Whether the split can be used although label maps have no image.
+            remedy: What to do about a missing label map; if empty, the line says what the folder should hold.
         """
         if not items:
             fault = Fault(Kind.EMPTY, self._path, f"no images in split {split!r}", self.expectation)
@@ -128,17 +128,17 @@ class Source(Configurable, ABC):
         return Listing(split, items, faults)
 
     def faults(self, split: str, read: bool = True) -> Iterator[Fault]:
-        """Everything that is wrong with a split, without a stop at the first fault.
+        """All faults of a split, one after the other.
 
         Args:
             split: Name of the split.
-            read: Whether to open and decode every file; if not, the names alone are looked at, which is quick.
+            read: Whether to open and decode every file. If not, only file names are looked at, which is quick.
 
         Yields:
-            The faults that names show, and then those of the files, image by image in the order of the items.
+            The faults that file names show, and then those of the files, image by image in the order of the items.
         """
         try:
-            _ = self.annotations  # their names may have to be read
+            _ = self.annotations  # the label names may have to be read
             listing = self.listing(split)
         except UserError as error:
             yield Fault.from_error(Kind.LISTING, error, self._path)
@@ -149,9 +149,9 @@ class Source(Configurable, ABC):
             yield from (fault for fault in self.item_faults(item) if fault.file not in missing)
 
     def item_faults(self, item: Item) -> Iterator[Fault]:
-        """Everything that is wrong with the files of one image, which are opened and decoded.
+        """All faults of the files of one image, which are opened and decoded.
 
-        It depends on nothing but the item, so that several processes can share the images of a split.
+        They depend on nothing but the item, so that several processes can share the images of a split.
         """
         if type(self).read is not Source.read:
             yield from self._faults_of_own_reading(item)
@@ -188,7 +188,7 @@ class Source(Configurable, ABC):
     def _mask_faults(
         self, path: Path, mask: np.ndarray, annotation: str, item: Item, size: tuple[int, ...] | None
     ) -> Iterator[Fault]:
-        """What is wrong with a mask for an image of a size (height, width), if that is known."""
+        """The faults of a mask. `size` is the (height, width) of its image, or None if that is unknown."""
         if size is not None and mask.shape != size:
             sizes = f"mask of {_size(mask.shape)} pixels for an image of {_size(size)} ({item.image.name})"
             yield Fault(Kind.SIZE, path, sizes)
@@ -202,8 +202,8 @@ class Source(Configurable, ABC):
         """Open an image and read its annotations.
 
         Returns:
-            The image, or its pixels (H, W, 3) uint8 RGB; and annotation name → map (H, W) of a signed type, `IGNORE`
-            where unlabelled, or label id.
+            The image, or its pixels (H, W, 3) uint8 RGB; and annotation name → label id, or label map (H, W) of a
+            signed type, `IGNORE` where unlabelled.
 
         Raises:
             UserError: If a file cannot be read, a mask has another size than its image or holds an unknown value.
@@ -220,14 +220,14 @@ class Source(Configurable, ABC):
         return image, values
 
     def read_mask(self, path: Path, annotation: str) -> np.ndarray:
-        """A mask file as own label ids.
+        """Read a mask file as the source's own label ids.
 
         Args:
             path: The file.
             annotation: Which of the source's annotations it holds.
 
         Returns:
-            (H, W) int16 or int32, `IGNORE` where unlabelled; too narrow to compute with.
+            (H, W) int16 or int32, `IGNORE` where unlabelled. Convert it before you compute with it: the type is narrow.
 
         Raises:
             UserError: If the file cannot be read.
@@ -235,7 +235,7 @@ class Source(Configurable, ABC):
         return read_mask(path)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a `read_mask` that takes no annotation where it is defined, not in the middle of a run."""
+        """Refuse a `read_mask` that takes no annotation when the class is defined, not in the middle of a run."""
         super().__init_subclass__(**options)
         try:
             inspect.signature(cls.read_mask).bind("self", "path", "annotation")
@@ -244,19 +244,19 @@ class Source(Configurable, ABC):
             raise UserError(f"{own}: takes no annotation; valid: read_mask(self, path, annotation)") from None
 
     def prediction_ids(self, annotation: str) -> np.ndarray:
-        """The numbers that a file of predicted labels holds, as the data set's benchmark reads it.
+        """Pixel values of predicted label maps, as the data set's benchmark reads them.
 
         Args:
             annotation: Which of the source's annotations is predicted.
 
         Returns:
-            (L + 1,) int64: the number of each of the L labels, here its id, and last that of unlabelled pixels.
+            (L + 1,) int64: the value of each of the L labels, by default its id, and last that of unlabelled pixels.
         """
         count = len(self.annotations[annotation].labels)
         return np.array([*range(count), 255 if count <= 255 else 65535])
 
     def prediction_file(self, item: str) -> str:
-        """Where the predicted labels of an image belong, below a folder of their own.
+        """Path of the predicted label map of an image, below the folder of all predictions.
 
         Args:
             item: The image's id, such as `town/street_1`.
@@ -265,13 +265,13 @@ class Source(Configurable, ABC):
             A relative path of a PNG file that never leaves the folder.
 
         Raises:
-            UserError: If the image has no name by which the benchmark knows it.
+            UserError: If the id holds no name that the benchmark knows.
         """
         return "/".join(path_parts(item)) + ".png"
 
 
 def path_parts(item: str) -> list[str]:
-    """The parts of an image's id, without those that would lead elsewhere in a file system."""
+    """The parts of an image's id as of a path, without those that would leave the folder."""
     return [part for part in item.split("/") if part not in ("", ".", "..")]
 
 

@@ -1,7 +1,7 @@
 """Random geometry and colour for training.
 
-Two geometries: our own on torchvision's v2 functionals, and that of the published recipes (`AugmentConfig.box`), equal
-to what the reference computes.
+There are two geometries: our own on torchvision's v2 functionals, and that of the published recipes
+(`AugmentConfig.box`), which gives the same pixels as the reference.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from upernet.labels import IGNORE
 from upernet.resize import Size, Window, fit, reach, resize_image, resize_labels
 
 PAD_GREY = 128
-"""Image value beyond the border; the maps say `IGNORE` there."""
+"""Value of padding in an image; label maps hold `IGNORE` there."""
 
 LONGEST = 8
-"""Sides of an image that is enlarged until it fills the crop: a line of pixels must not fill the memory."""
+"""Largest aspect ratio of an image that is enlarged until it fills the crop. A longer image is cut to this: a line of
+pixels must not fill the memory."""
 
 REDRAWS = 10
-"""Other crops that are tried where one label has too much of a crop."""
+"""How many more crops are tried if one label covers too much of the crop."""
 
 
 class Augment:
@@ -52,14 +53,16 @@ class Augment:
     def __call__(self, image: Photograph, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
         """Cut one training view.
 
+        An image with maps is padded where it does not fill the crop: grey in the image, `IGNORE` in the maps. An image
+        without maps is enlarged to fill the crop instead, since its one label would cover the padding too.
+
         Args:
-            image: H×W pixels, of which only rows that the view needs are decoded.
-            maps: (H, W) of a signed type each.
+            image: A photograph of H×W pixels, of which only the rows that the view needs are decoded.
+            maps: Label maps by name, each (H, W) of a signed type.
 
         Returns:
-            Image (3, h, w) uint8 and maps (h, w) int64, h and w as configured; pixels from beyond the border are grey
-            and `IGNORE`. An image without maps is scaled up to fill the crop instead: its one label would cover the
-            padding too. Last, where that padding lies if its colour is not grey.
+            The image (3, h, w) uint8 and its maps (h, w) int64, h and w as configured; and the place of the padding if
+            that has another colour than grey.
 
         Raises:
             UserError: If the photograph's file is damaged.
@@ -70,6 +73,7 @@ class Augment:
         return view, cut, None
 
     def _scaled(self, image: Photograph, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """A view by our own geometry: crop, scale, flip, colour, padding."""
         config = self.config
         height, width = image.size
         base = config.short_side / min(height, width) if config.short_side else 1.0
@@ -95,8 +99,8 @@ class Augment:
             x = F.resized_crop(x, *box, [down.scaled, across.scaled], how, antialias=True)
             return F.horizontal_flip(x) if flip else x
 
-        # Crop first: only pixels that are kept get resized, and only they get coloured. Maps are resized as plain
-        # tensors, since v2 would use the older "nearest" for masks, which lies half a pixel beside the image.
+        # Crop first, so that only pixels that are kept are resized and coloured. Maps are resized as plain tensors,
+        # since v2 would use the older "nearest" for masks, which is half a pixel off the image.
         view = geometry(_tensor(image, down.start + down.length), InterpolationMode.BILINEAR)
         view = F.pad(self.colour(view), border, fill=PAD_GREY)
         cut = {
@@ -108,7 +112,7 @@ class Augment:
     def _fitted(
         self, image: Photograph, maps: dict[str, Tensor], box: tuple[int, int]
     ) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
-        """In the order of the recipes: scale, crop, flip, colour, padding."""
+        """A view by the geometry of the published recipes, in their order: scale, crop, flip, colour, padding."""
         config = self.config
         ratio = uniform(*config.scale)
         part = Window.whole(image.size) if maps else _draw_part(image.size)
@@ -143,12 +147,12 @@ class Augment:
 
 
 def _tensor(image: Photograph, rows: int) -> Tensor:
-    """(3, H, W) uint8, decoded as far down as `rows` at least."""
+    """(3, H, W) uint8, of which at least the first `rows` rows are decoded."""
     return torch.from_numpy(image.decode(rows)).permute(2, 0, 1)
 
 
 def _draw_part(size: Size) -> Window:
-    """All of an image; of one more elongated than `LONGEST`, a random part that is not."""
+    """The whole of an image, or a random part of it with aspect ratio `LONGEST` if it is more elongated than that."""
     height, width = size
     length = LONGEST * min(height, width)
     if max(height, width) <= length:
@@ -158,7 +162,7 @@ def _draw_part(size: Size) -> Window:
 
 
 def _framed(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """An image (3, H, W) uint8 at the upper left of a grey one, laid out (3, h, w) in memory."""
+    """Put an image (3, H, W) uint8 at the upper left of a grey one (3, h, w), which is laid out so in memory."""
     height, width = image.shape[-2:]
     result = torch.full((3, *size), PAD_GREY, dtype=torch.uint8)
     pixels = image.permute(1, 2, 0).numpy()
@@ -168,18 +172,18 @@ def _framed(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def is_varied(labels: Tensor, ratio: float) -> bool:
-    """Whether a map shows more than one label, and the largest covers less than a share of the labelled pixels.
+    """Whether a map shows several labels, and the largest covers less than a given share of the labelled pixels.
 
     Args:
         labels: (H, W) of a signed type, `IGNORE` where unlabelled.
         ratio: The share, at most 1.
     """
     values = labels.numpy()
-    few = values[::16, ::16]
-    few = few[few != IGNORE]
-    if few.size:
-        # Mostly, to count the commonest of a few pixels' labels is enough, and much quicker than to count all labels.
-        largest = np.count_nonzero(values == np.bincount(few).argmax())
+    sampled = values[::16, ::16]
+    sampled = sampled[sampled != IGNORE]
+    if sampled.size:
+        # Usually it is enough to count the label that is commonest in a sample, much quicker than counting all labels.
+        largest = np.count_nonzero(values == np.bincount(sampled).argmax())
         labelled = np.count_nonzero(values != IGNORE)
         if largest / labelled >= ratio or (labelled - largest) / labelled < ratio:
             return bool(largest / labelled < ratio)
@@ -188,7 +192,7 @@ def is_varied(labels: Tensor, ratio: float) -> bool:
 
 
 class _Span(NamedTuple):
-    """What is cut out along one axis, in pixels: first pixel and length, length once scaled, padding before it."""
+    """A cut along one axis, in pixels: its first pixel, its length, its length once scaled, and the padding before."""
 
     start: int
     length: int
@@ -197,7 +201,7 @@ class _Span(NamedTuple):
 
 
 def _draw_span(size: int, crop: int, scale: float) -> _Span:
-    """A random cut of what fits into the crop once it is scaled, at a random place where the crop is larger.
+    """Draw a random cut that fits into the crop once scaled; if the crop is larger, its place there is random too.
 
     Args:
         size: Length of the image along this axis.

@@ -58,5 +58,5 @@ def test_unlabelled_is_beyond_the_classes(classes: int, unlabelled: int) -> None
 
 
 def test_a_process_that_is_ended_from_outside_is_told() -> None:
-    with pytest.raises(WorkError, match=r"prepare: a process was ended from outside, .*; try --workers 1"):
+    with pytest.raises(WorkError, match=r"prepare: a worker process was killed, .*; try --workers 1"):
         list(_in_processes([1, 1], os._exit, 2))  # type: ignore[list-item, arg-type]

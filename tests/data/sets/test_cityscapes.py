@@ -83,7 +83,7 @@ def test_without_any_annotation_it_is_told_where_to_get_them(tmp_path: Path) -> 
     shutil.rmtree(cityscapes(tmp_path) / "gtFine")
     told = line(tmp_path)
     assert "4 of 4 label maps of split 'train' are missing" in told
-    assert f"in {tmp_path}, Cityscapes expects there {LAYOUT}; get leftImg8bit_trainvaltest.zip" in told
+    assert f"in {tmp_path}, Cityscapes expects {LAYOUT}; get leftImg8bit_trainvaltest.zip" in told
 
 
 def test_wrong_and_empty_folders_are_told(tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_wrong_and_empty_folders_are_told(tmp_path: Path) -> None:
     assert line(tmp_path) == f"{tmp_path}: no folder leftImg8bit in it; {right}"
     assert line(root / "leftImg8bit").endswith(right)
     assert line(tmp_path / "x") == (
-        f"{tmp_path}/x: no such folder; Cityscapes expects there {LAYOUT}; get leftImg8bit_trainvaltest.zip and "
+        f"{tmp_path}/x: no such folder; Cityscapes expects {LAYOUT}; get leftImg8bit_trainvaltest.zip and "
         "gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com"
     )
     assert f"{root}/leftImg8bit/dev: no such folder (there are test, train, val); in {root}" in line(root, "dev")
     for path in (root / "leftImg8bit/val").rglob("*.png"):
         path.unlink()
-    assert f"{root}/leftImg8bit/val: no file in it ends _leftImg8bit.png; in {root}" in line(root, "val")
+    assert f"{root}/leftImg8bit/val: no file in it ends in _leftImg8bit.png; in {root}" in line(root, "val")
 
 
 def test_label_ids_in_place_of_train_ids_are_told(tmp_path: Path) -> None:
@@ -127,4 +127,4 @@ def test_labels_without_their_images_are_told(tmp_path: Path) -> None:
     shutil.rmtree(root / "leftImg8bit" / "train" / "traintown0")
     told = line(root)
     assert "/gtFine/train/traintown0/traintown0_000000_000019_gtFine_labelTrainIds.png: no image belongs to it" in told
-    assert "2 of 4 label maps of split 'train' have none" in told
+    assert "2 of 4 label maps of split 'train' have no image" in told

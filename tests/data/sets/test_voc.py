@@ -141,14 +141,14 @@ def test_wrong_and_incomplete_folders_are_told(root: Path) -> None:
     voc2012 = voc(devkit / "VOC2012")
     for given in (devkit, voc2012 / "JPEGImages"):
         assert line(given) == f"{given}: no folder JPEGImages in it; the right folder seems to be {voc2012}"
-    layout = "VOC expects there JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/<split>.txt"
+    layout = "VOC expects JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/<split>.txt"
     assert line(root / "x").startswith(f"{root}/x: no such folder; {layout}; get VOCtrainval_11-May-2012.tar from http")
     (voc2012 / "JPEGImages/2007_val_000001.jpg").unlink()
     count = "1 of 2 images of split 'val' are missing"
     told = f"{voc2012}/JPEGImages/2007_val_000001.jpg: no such file; {count}; in {voc2012}, {layout}"
     assert line(voc2012, "val").startswith(told)
     (voc2012 / "ImageSets/Segmentation/val.txt").write_text("")
-    assert line(voc2012, "val").endswith("val.txt: empty; expected one image id a line, such as 2007_000032")
+    assert line(voc2012, "val").endswith("val.txt: empty; expected one image id per line, such as 2007_000032")
 
 
 def test_real_pairs(data_dir: Path) -> None:

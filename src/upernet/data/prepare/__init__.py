@@ -7,4 +7,4 @@ from upernet.data.prepare.preparation import Preparation
 from upernet.data.prepare.voc_aug import VOCAug
 
 PREPARATIONS: dict[str, type[Preparation]] = {"cityscapes": TrainIds, "voc_aug": VOCAug}
-"""What can be prepared, by the name on the command line."""
+"""Name on the command line → the class that prepares the data set."""

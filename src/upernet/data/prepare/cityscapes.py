@@ -39,10 +39,10 @@ def make_train_ids(source: Path) -> np.ndarray:
 
 
 def translate_label_ids(path: Path) -> np.ndarray:
-    """A PNG of label ids as train ids (H, W) uint8; -1, stored as 255, is unlabelled.
+    """Translate a PNG of label ids to train ids (H, W) uint8. Label id -1, stored as 255, becomes unlabelled.
 
     Raises:
-        UserError: If it cannot be read or holds another value.
+        UserError: If the file cannot be read or holds a value that is no label id.
     """
     ids = read_mask(path)
     table = np.full(256, UNLABELLED, dtype=np.uint8)
@@ -54,13 +54,13 @@ def translate_label_ids(path: Path) -> np.ndarray:
 
 
 def draw_polygons(path: Path) -> np.ndarray:
-    """The train ids of a polygon file.
+    """Draw the train ids of a polygon file.
 
-    Objects are drawn in the order stored, later ones over earlier ones, outlines included; those marked as deleted and
-    number plates are left out. A group that has no label of its own counts as its members: `cargroup` as `car`.
+    Objects are drawn in the order stored, later ones over earlier ones, outlines included. Deleted objects and number
+    plates are left out. A group that has no label of its own counts as its members: `cargroup` as `car`.
 
     Returns:
-        (H, W) uint8, 255 where nothing is drawn or no class stands for it.
+        (H, W) uint8, 255 where nothing is drawn or the label belongs to no class.
 
     Raises:
         UserError: If the file is no polygon file, or holds a label that Cityscapes does not have.
@@ -75,7 +75,7 @@ def draw_polygons(path: Path) -> np.ndarray:
         if name in undrawn:
             continue
         if name not in train_ids:
-            raise UserError(f"{path}: label {label!r} is none of Cityscapes; valid: for example road, car, cargroup")
+            raise UserError(f"{path}: Cityscapes has no label {label!r}; valid: for example road, car, cargroup")
         pen.polygon(points, fill=train_ids[name])
     return np.array(picture)
 
@@ -88,8 +88,8 @@ def _read_polygons(path: Path) -> tuple[int, int, list[tuple[str, list[tuple[flo
         shapes = [(str(o["label"]), _points(o["polygon"])) for o in objects if not o.get("deleted")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: no polygons of Cityscapes ({type(error).__name__}: {' '.join(str(error).split())}); expected "
-            "imgWidth, imgHeight and objects, each with label and polygon"
+            f"{path}: not a polygon file of Cityscapes ({type(error).__name__}: {' '.join(str(error).split())}); "
+            "expected imgWidth, imgHeight and objects, each with label and polygon"
         ) from error
     if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
         raise UserError(f"{path}: size {width}×{height}; valid: 2048×1024, at most {MAX_PIXELS:,} pixels")
@@ -106,8 +106,8 @@ def _points(polygon: Iterable[Any]) -> list[tuple[float, float]]:
 class TrainIds(Preparation):
     """`*_labelTrainIds.png` beside each annotation of train and val.
 
-    Polygons go first: published train ids are drawn from them, and differ from label ids in about 0.2 % of the pixels,
-    at edges.
+    Polygons are preferred to label ids: the published train ids are drawn from them, and differ from the label ids in
+    about 0.2 % of the pixels, at edges.
     """
 
     recipe = Recipe(make_train_ids, len(CLASSES))
@@ -115,22 +115,22 @@ class TrainIds(Preparation):
     def __init__(self, root: str) -> None:
         self.folder = Cityscapes(root=root).folder
         self.images: dict[str, int] = {}
-        self.of_split: dict[str, list[Job]] = {}
+        self.jobs_by_split: dict[str, list[Job]] = {}
         for split in ("train", "val"):
             images = self.folder / "leftImg8bit" / split
             self.images[split] = sum(not p.name.startswith(".") for p in images.rglob(f"*{IMAGE}"))
-            self.of_split[split] = list(_annotation_jobs(images, self.folder / "gtFine" / split))
+            self.jobs_by_split[split] = list(_annotation_jobs(images, self.folder / "gtFine" / split))
 
     def jobs(self) -> Sequence[Job]:
-        if not any(self.of_split.values()):
+        if not any(self.jobs_by_split.values()):
             raise UserError(
                 f"{self.folder / 'gtFine'}: no *{POLYGONS} or *{LABEL_IDS} in train/<city>/ or val/<city>/; "
                 "get gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com"
             )
-        return [job for jobs in self.of_split.values() for job in jobs]
+        return [job for jobs in self.jobs_by_split.values() for job in jobs]
 
     def finish(self, outcomes: Mapping[Job, Outcome]) -> Iterator[str]:
-        for split, jobs in self.of_split.items():
+        for split, jobs in self.jobs_by_split.items():
             yield f"{split}: {summary([outcomes[j] for j in jobs], 'label maps', Cityscapes.published[split])}"
             if self.images[split] != len(jobs):
                 yield f"{split}: {self.images[split]:,} images in leftImg8bit, but annotations of {len(jobs):,}"
@@ -140,8 +140,8 @@ class TrainIds(Preparation):
             worst = max(compared, key=lambda o: o.differing / o.pixels)
             yield (
                 f"polygons as drawn here differ from labelIds in {differing / sum(o.pixels for o in compared):.2g} of "
-                "all pixels (at edges a few thousandths are usual), "
-                f"in {worst.job.source.name} most: {worst.differing / worst.pixels:.2g}"
+                "all pixels (a few thousandths, at edges, are usual), "
+                f"most of all in {worst.job.source.name}: {worst.differing / worst.pixels:.2g}"
             )
 
 

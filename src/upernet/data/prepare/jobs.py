@@ -1,4 +1,4 @@
-"""Label maps made one by one, in several processes: what is there and sound is kept, and a fault ends only its job."""
+"""Making label maps one by one in several processes. Valid ones that exist are kept, and a fault ends only its job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recipe:
     Attributes:
         make: Reads a source into a label map (H, W), uint8 or uint16.
         classes: Number of classes; their ids count from 0.
-        palette: Red, green and blue of 256 ids, for files that show them; grey files if none.
+        palette: Red, green and blue of 256 ids, for palette files; None for grey files.
     """
 
     make: Callable[[Path], np.ndarray]
@@ -35,7 +35,7 @@ class Recipe:
 
     @property
     def unlabelled(self) -> int:
-        """The value of pixels that no class stands for; with more than 255 classes, files have 16 bits."""
+        """The value of unlabelled pixels. Files have 16 bits if there are more than 255 classes."""
         return 255 if self.classes <= 255 else 65535
 
 
@@ -45,9 +45,9 @@ class Job:
 
     Attributes:
         target: The PNG to write.
-        image: The photograph it belongs to, which gives its size; none if it is not there and may be missing.
-        source: What it is made from.
-        check: A second source, which should say the same.
+        image: Its photograph, which must be of the same size; None if the photograph is absent and may be.
+        source: The file that it is made from.
+        check: A second source, which should give the same label map; None if there is none.
     """
 
     target: Path
@@ -58,13 +58,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
         job: The job.
         fault: Why it failed, in one line; empty if it did not.
-        hopeless: The others will fail as well.
-        kept: The label map was there already, and sound.
+        hopeless: Whether all further jobs will fail for the same reason.
+        kept: Whether a valid label map existed already.
         pixels: Pixels that were compared with the second source.
         differing: How many of these differ.
     """
@@ -85,15 +85,15 @@ def run_jobs(jobs: Sequence[Job], recipe: Recipe, workers: int) -> Generator[Out
 
     Raises:
         UserError: If a folder cannot be written.
-        WorkError: If something happened that no further job would survive.
+        WorkError: If a job failed for a reason that all further jobs share, such as a full disk.
     """
     for folder in sorted({job.target.parent for job in jobs}):
         if not os.access(folder, os.W_OK):
-            raise UserError(f"{folder}: cannot be written; copy the data set to a folder that can")
+            raise UserError(f"{folder}: cannot be written; copy the data set to a folder that can be")
     with closing(_in_processes(jobs, partial(_attempt, recipe=recipe), workers)) as outcomes:
         for outcome in outcomes:
             if outcome.hopeless:
-                raise WorkError(f"{outcome.fault}; what is finished stays, run the command again")
+                raise WorkError(f"{outcome.fault}; finished files are kept, run the command again")
             yield outcome
 
 
@@ -105,24 +105,22 @@ def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: 
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    # Ctrl-C reaches every process of a terminal: those at work finish their file, and the one in charge stops them.
+    # Ctrl-C reaches every process of a terminal: workers ignore it and finish their file, the main process stops them.
     pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _ignore_interrupts)
     try:
-        with _interrupts_wait():
+        with _interrupts_blocked():
             futures = [pool.submit(work, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
-        raise WorkError(
-            "prepare: a process was ended from outside, perhaps for want of memory; try --workers 1"
-        ) from None
+        raise WorkError("prepare: a worker process was killed, perhaps for lack of memory; try --workers 1") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Within, Ctrl-C is kept for later; processes that are started here never hear it, not even while they start."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the block. Processes started in it never receive it, not even while they start."""
     import signal
 
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
@@ -142,7 +140,7 @@ def _ignore_interrupts() -> None:
 
 
 def _attempt(job: Job, recipe: Recipe) -> Outcome:
-    """Do one job; whatever is wrong with its files becomes a line."""
+    """Do one job; any error in its files becomes the fault of its outcome."""
     try:
         return _finish(job, recipe)
     except UserError as error:
@@ -156,7 +154,7 @@ def _attempt(job: Job, recipe: Recipe) -> Outcome:
 
 def _finish(job: Job, recipe: Recipe) -> Outcome:
     size = image_size(job.image) if job.image else None
-    if _is_sound(job.target, size, recipe):
+    if _is_valid(job.target, size, recipe):
         return Outcome(job, kept=True)
     labels = recipe.make(job.source)
     if job.image and size and labels.shape != size[::-1]:
@@ -179,8 +177,8 @@ def _finish(job: Job, recipe: Recipe) -> Outcome:
     return Outcome(job, pixels=pixels, differing=differing)
 
 
-def _is_sound(path: Path, size: tuple[int, int] | None, recipe: Recipe) -> bool:
-    """Whether a label map is there, complete, of the size (width, height) of its image and of known values."""
+def _is_valid(path: Path, size: tuple[int, int] | None, recipe: Recipe) -> bool:
+    """Whether a label map exists, is complete, has the size (width, height) of its image and only known values."""
     try:
         labels = read_mask(path)
     except UserError:

@@ -1,4 +1,4 @@
-"""The contract of a preparation: which label maps are to be made, and what is said and written in the end."""
+"""The contract of a preparation: the label maps to make, and what to write and report in the end."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from upernet.data.prepare.jobs import Job, Outcome, Recipe
 
 
 class Preparation(ABC):
-    """What is to be made of one data set."""
+    """Makes the label maps of one data set."""
 
     recipe: ClassVar[Recipe]
-    """How its label maps are made."""
+    """How the label maps are made."""
     options: ClassVar[tuple[str, ...]] = ()
-    """Options of the command line for further folders that it takes, such as `sbd`."""
+    """Command-line options for further folders, such as `sbd`."""
 
     @abstractmethod
     def __init__(self, root: str, **folders: str) -> None:
         """Look at the data set.
 
         Args:
-            root: Its folder; `~` and environment variables are expanded.
-            folders: What was given of `options`.
+            root: Folder of the data set; `~` and environment variables are expanded.
+            folders: The further folders that the user gave, by the name in `options`.
 
         Raises:
-            UserError: If a folder is not what it should be.
+            UserError: If a folder is missing or lacks what it should hold.
         """
 
     @abstractmethod
@@ -34,15 +34,15 @@ class Preparation(ABC):
         """The label maps to make.
 
         Raises:
-            UserError: If there is nothing to make them from, or no place for them.
+            UserError: If there are no files to make them from, or their folder cannot be made.
         """
 
     @abstractmethod
     def finish(self, outcomes: Mapping[Job, Outcome]) -> Iterator[str]:
-        """Write what depends on all jobs, and tell what was done.
+        """Write the files that depend on all jobs, and report what was done.
 
         Args:
-            outcomes: What became of each job.
+            outcomes: The outcome of each job.
 
         Yields:
             Lines for the screen.
@@ -53,7 +53,7 @@ class Preparation(ABC):
 
 
 def summary(outcomes: Sequence[Outcome], what: str, published: int) -> str:
-    """How many files were made and kept, how many failed, and whether these are as many as published."""
+    """A line that counts the files made, kept and failed, and compares them with the published number."""
     kept, failed = sum(o.kept for o in outcomes), sum(bool(o.fault) for o in outcomes)
     details = [f"{number:,} {word}" for number, word in ((kept, "were there"), (failed, "failed")) if number]
     made = len(outcomes) - failed
@@ -61,5 +61,5 @@ def summary(outcomes: Sequence[Outcome], what: str, published: int) -> str:
 
 
 def compare(line: str, count: int, published: int) -> str:
-    """A line, ended by the number that the data set is published with."""
+    """A line, followed by the published number, or by "as published" if `count` equals it."""
     return f"{line}, {'as published' if count == published else f'published: {published:,}'}"

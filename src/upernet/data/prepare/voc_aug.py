@@ -17,9 +17,9 @@ from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
 
 PUBLISHED_MASKS = 11355
-"""Masks of SBD."""
+"""Number of masks in SBD as published."""
 PLACES = ("VOCaug/dataset", "benchmark_RELEASE/dataset", "SBD/dataset", "sbd/dataset", "sbd", "SBD")
-"""Where SBD is looked for, in and beside the folder of VOC."""
+"""Folders where SBD is looked for, below the folder of VOC and the two above it."""
 ORIGIN = (
     "benchmark.tgz (1.4 GB) of SBD from http://home.bharathh.info/pubs/codes/SBD/download.html "
     "(its folder benchmark_RELEASE/dataset)"
@@ -30,7 +30,7 @@ def read_class_map(path: Path) -> np.ndarray:
     """The class map (H, W) uint8 of an SBD file: `GTcls[0].Segmentation[0]`.
 
     Raises:
-        UserError: If there is no such file, or no such map in it.
+        UserError: If the file does not exist or holds no class map.
     """
     from scipy.io import loadmat
 
@@ -39,9 +39,9 @@ def read_class_map(path: Path) -> np.ndarray:
     try:
         labels = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"].flat[0])
     except Exception as error:  # broken files reach every corner of a reader: no list of types is complete
-        told = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{path}: no class map of SBD ({told}); expected a MATLAB file with GTcls.Segmentation"
+            f"{path}: no class map of SBD ({reason}); expected a MATLAB file with GTcls.Segmentation"
         ) from error
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise UserError(
@@ -57,7 +57,7 @@ class VOCAug(Preparation):
     options = ("sbd",)
 
     def __init__(self, root: str, sbd: str | None = None) -> None:
-        import scipy.io  # noqa: F401 (if it is missing, that is told before any work)
+        import scipy.io  # noqa: F401 (a missing package must be reported before any work)
 
         voc = VOC(root=root)
         self.folder = voc.folder
@@ -89,22 +89,22 @@ class VOCAug(Preparation):
             yield compare(f"{split}.txt: {len(names):,} images", len(names), VOC.published[split])
 
 
-def find_sbd(folder: Path, given: str | None) -> Path:
-    """The folder of SBD that has `cls`.
+def find_sbd(folder: Path, chosen: str | None) -> Path:
+    """Find the folder of SBD, which holds the folder `cls`.
 
     Args:
         folder: The folder of VOC.
-        given: What the user says; if none, it is looked for in and beside the folder of VOC.
+        chosen: A folder given by the user; None looks for SBD at `PLACES`.
 
     Raises:
-        UserError: If there is none.
+        UserError: If SBD is not found.
     """
-    if given is not None:
-        path = Path(os.path.expanduser(os.path.expandvars(given)))
+    if chosen is not None:
+        path = Path(os.path.expanduser(os.path.expandvars(chosen)))
         for candidate in (path, path / "dataset", path / "benchmark_RELEASE" / "dataset", path.parent):
             if (candidate / "cls").is_dir():
                 return candidate
-        raise UserError(f"--sbd {given}: no folder cls in it; valid: the folder dataset of SBD; get {ORIGIN}")
+        raise UserError(f"--sbd {chosen}: no folder cls in it; valid: the folder dataset of SBD; get {ORIGIN}")
     above = folder.absolute().parents
     candidates = [place / name for place in (folder, *above[:2]) for name in PLACES]
     found = next((c for c in candidates if (c / "cls").is_dir()), None)
@@ -117,15 +117,19 @@ def find_sbd(folder: Path, given: str | None) -> Path:
 
 
 def _listed(sbd: Path) -> set[str]:
-    """The image ids that the lists of SBD hold."""
+    """The image ids in the lists of SBD.
+
+    Raises:
+        UserError: If a list is missing, empty or malformed.
+    """
     names = set[str]()
     for split in ("train", "val"):
         listing = sbd / f"{split}.txt"
         if not listing.is_file():
-            raise UserError(f"{listing}: no such list; expected one image id a line; get {ORIGIN}")
+            raise UserError(f"{listing}: no such list; expected one image id per line; get {ORIGIN}")
         names |= {name for line in read_lines(listing) for name in line.split()}
     if not names:
-        raise UserError(f"{sbd / 'train.txt'}: empty; expected one image id a line, such as 2008_000002")
+        raise UserError(f"{sbd / 'train.txt'}: empty; expected one image id per line, such as 2008_000002")
     for name in sorted(names):
         if not re.fullmatch(r"\w+", name):  # it becomes a file's name
             raise UserError(f"{sbd}: train.txt or val.txt holds {name!r}; expected image ids such as 2008_000002")
@@ -133,7 +137,7 @@ def _listed(sbd: Path) -> set[str]:
 
 
 def _write_list(path: Path, names: Sequence[str]) -> Iterator[str]:
-    """Write a list of image ids; tells if another was there."""
+    """Write a list of image ids; yields a line if it replaces a list of other ids."""
     had = set(path.read_text().split()) if path.is_file() else set(names)
     if had != set(names):
         yield f"{path.name}: replaced; the list that was there had {len(had):,} images"

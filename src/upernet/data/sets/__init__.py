@@ -19,7 +19,7 @@ SETS: dict[str, type[Source]] = {
     "facade": Facade,
     "voc": VOC,
 }
-"""The name of a data set, by which YAML files and the table of published models call it → its class."""
+"""Name of a data set in YAML files and in the table of published models → its class."""
 
 
 def published_classes(name: str) -> dict[str, str]:

@@ -59,8 +59,8 @@ CLASSES = {
 class ADE20K(FolderSource):
     """ADE20K for scene parsing, SceneParse150 (Zhou et al., CVPR 2017 and IJCV 2019): 150 classes of things and stuff.
 
-    Annotation `mask`: a grey PNG, 0 anything else (unlabelled here), 1 to 150 the classes; 255, if met, is unlabelled
-    too. Label ids are the pixel values less one.
+    Annotation `mask`: a grey PNG, 0 anything else (unlabelled here), 1 to 150 the classes; 255, where it occurs, is
+    unlabelled too. Label ids are the pixel values minus one.
 
     * Layout: `images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png` of the same names.
     * Splits: train 20,210 and val 2,000 images of many sizes.

@@ -18,8 +18,8 @@ class BrodenPlus(TypedDict):
     object: list[str]
     """336 names; the first, `-`, stands for "unlabelled" and is never a target."""
     part: dict[str, list[str]]
-    """77 objects → names of their parts, without the background that opens each object's channels: 350 parts and 77
-    backgrounds are 427 channels."""
+    """77 objects → names of their parts, without the background, which is the first of each object's channels: 350
+    parts and 77 backgrounds are 427 channels."""
     material: list[str]
     """26 names; the first, `-`, stands for "unlabelled" and is never a target."""
     scene: list[str]

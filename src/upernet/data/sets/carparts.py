@@ -12,8 +12,8 @@ from upernet.data.folder import ImageMaskFolder
 class CarParts(ImageMaskFolder):
     """Car Parts segmentation (Pasupa et al., Complex & Intelligent Systems 2021).
 
-    Annotation `mask`: 0 anything not annotated (the background, but roofs, pillars, fenders and side panels too),
-    1 to 18 parts of cars. Left and right have ids of their own, which a horizontal flip would swap: map both to one
+    Annotation `mask`: 0 anything not annotated (the background, but also roofs, pillars, fenders and side panels),
+    1 to 18 parts of cars. Left and right parts have separate ids, which a horizontal flip would swap: map both to one
     class.
 
     * Layout: `images/<split>/*.jpg`, `annotations/<split>/*.png`.

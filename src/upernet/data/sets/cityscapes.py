@@ -1,4 +1,4 @@
-"""Cityscapes: what a car sees in 50 cities."""
+"""Cityscapes: street scenes of 50 cities, seen from a car."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ POLYGONS = "_gtFine_polygons.json"
 LABEL_IDS = "_gtFine_labelIds.png"
 TRAIN_IDS = "_gtFine_labelTrainIds.png"
 UNLABELLED = 255
-"""Train id of what no class stands for."""
+"""Train id of labels that belong to no class."""
 
 
 class Label(NamedTuple):
-    """What Cityscapes says of one of its labels; an id of -1 is never drawn."""
+    """One label of Cityscapes. A label with id -1 is never drawn."""
 
     name: str
     id: int
@@ -84,10 +84,10 @@ class Cityscapes(FolderSource):
     """Cityscapes with fine annotations (Cordts et al., CVPR 2016): 19 classes of things and stuff.
 
     Annotation `mask`: a grey PNG of trainIds, 0 to 18 the classes, 255 unlabelled. `upernet prepare cityscapes ROOT`
-    makes these from what is published. The test split has no labels.
+    makes these files from the published ones. The test split has no labels.
 
     * Layout: `leftImg8bit/<split>/<city>/*_leftImg8bit.png`, `gtFine/<split>/<city>/*_gtFine_labelTrainIds.png`.
-    * Splits: train 2,975, val 500 and test 1,525 images of 2048×1024 pixels; no city is in two of them.
+    * Splits: train 2,975, val 500 and test 1,525 images of 2048×1024 pixels; no city is in two splits.
     * Licence: non-commercial; no redistribution.
     * Get it: `leftImg8bit_trainvaltest.zip` (11 GB) and `gtFine_trainvaltest.zip` (0.2 GB) from
       https://www.cityscapes-dataset.com, after registration; unpack both into one folder.
@@ -126,16 +126,16 @@ class Cityscapes(FolderSource):
         return mask
 
     def prediction_ids(self, annotation: str) -> np.ndarray:
-        """The label ids of the benchmark's server, which are not the train ids."""
+        """The label ids, which the benchmark's server expects instead of train ids."""
         return np.array([*(label.id for label in CLASSES), 0])
 
     def prediction_file(self, item: str) -> str:
-        """A name by which the server knows the image.
+        """A file name by which the benchmark's server knows the image.
 
         Raises:
             UserError: If the image's id does not hold `<city>_<sequence>_<frame>`.
         """
-        found = re.search(r"[^/_]+_[0-9]{6}_[0-9]{6}", item)
-        if not found:
+        name = re.search(r"[^/_]+_[0-9]{6}_[0-9]{6}", item)
+        if not name:
             raise UserError(f"image {item!r} has no name of Cityscapes; for example frankfurt_000000_000294")
-        return f"{found[0]}_predicted.png"
+        return f"{name[0]}_predicted.png"

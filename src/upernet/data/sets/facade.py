@@ -13,7 +13,7 @@ class Facade(ImageMaskFolder):
     """LabelMeFacade (Fröhlich, Rodner, Denzler, ICPR 2010; Brust et al., CVPR-WS 2015).
 
     Annotation `mask`: 0 various (unlabelled regions and thin outlines), 1 building, 2 car, 3 door, 4 pavement, 5 road,
-    6 sky, 7 vegetation, 8 window. Doors and windows are parts of buildings, not all of them are labelled.
+    6 sky, 7 vegetation, 8 window. Doors and windows are parts of buildings; not all of them are labelled.
 
     * Layout: `images/<split>/*.jpg`, `annotations/<split>/*.png`.
     * Splits here: train 260, val 70 images of at most 400 px.

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012 segmentation and whatever shares its layout."""
+"""Pascal VOC 2012 segmentation, and data sets of the same layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = (
 
 
 def _palette() -> bytes:
-    """Red, green and blue of 256 indices: an index's bits, three at a time, are the colours' bits from the highest."""
+    """Red, green and blue of 256 indices. Each next three bits of an index are the channels' next lower bits."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     for index in range(256):
         for bit in range(8):
@@ -83,10 +83,10 @@ class VOC(FolderSource):
         return self.examine(split, self._pair(self.names(split), self.masks))
 
     def names(self, split: str) -> list[str]:
-        """The ids that the list of a split holds, in its order.
+        """The image ids in the list of a split, in its order.
 
         Raises:
-            UserError: If there is no such list, or nothing in it.
+            UserError: If there is no such list, or it is empty.
         """
         listing = self._list(split)
         if not listing.is_file():
@@ -94,11 +94,11 @@ class VOC(FolderSource):
             raise UserError(f"{listing}: no such split; found: {', '.join(found) or 'none'}")
         names = [name for line in read_lines(listing) for name in line.split()]
         if not names:
-            raise UserError(f"{listing}: empty; expected one image id a line, such as 2007_000032")
+            raise UserError(f"{listing}: empty; expected one image id per line, such as 2007_000032")
         return names
 
     def _aug(self) -> list[str]:
-        """The ids whose masks come from SBD: a list of its own, or what another publishes beyond train."""
+        """The ids whose masks come from SBD: the list `aug`, or else the ids of `trainaug` that `train` lacks."""
         if self._list("aug").is_file():
             return self.names("aug")
         if not self._list("trainaug").is_file():
