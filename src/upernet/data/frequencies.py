@@ -1,4 +1,4 @@
-"""How much of the training data each class covers, and class weights that follow from it."""
+"""The share of the training data that each class covers, and the class weights that follow from it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Frequencies:
         """
         counted = {name: pixels for name, pixels in self.pixels.items() if pixels > 0}
         if not counted:
-            raise UserError(f"class_weights: {method!r}, but no training image has a label; give [1.0, 2.0, …]")
+            raise UserError(
+                f"class_weights: {method!r}, but no training image has a label; give a list such as [1.0, 2.0]"
+            )
         pixels = np.array(list(counted.values()))
         if method == "inverse_frequency":
             values = 1 / pixels

@@ -45,7 +45,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 
 def _sample_layout(image: Image.Image) -> str:
-    """How the file lays out its samples, in Pillow's terms, such as `RGB;16B`; empty where Pillow does not tell."""
+    """The layout of the file's samples in Pillow's terms, such as `RGB;16B`; empty if Pillow does not tell it."""
     tiles = getattr(image, "tile", [])
     arguments = tiles[0][3] if tiles else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)

@@ -16,8 +16,8 @@ class Padding:
     """The part of a crop that the image at its upper left does not cover. Bytes may not express its colour exactly.
 
     Attributes:
-        height: Rows of the image itself; those below are padding.
-        width: Its columns; those to the right are padding.
+        height: Rows of the image itself; the rows below are padding.
+        width: Columns of the image itself; the columns to the right are padding.
         colour: RGB in [0, 1].
     """
 
@@ -84,7 +84,7 @@ class Batch:
         """Stack samples of one source and size; targets that a sample lacks are `IGNORE`.
 
         Args:
-            samples: At least one.
+            samples: The samples, at least one.
             dense: Targets that the batch gets even if no sample has them → whether they are maps.
         """
         pixels = torch.stack([s.image for s in samples])

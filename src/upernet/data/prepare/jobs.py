@@ -45,7 +45,7 @@ class Job:
 
     Attributes:
         target: The PNG to write.
-        image: Its photograph, which must be of the same size; None if the photograph is absent and may be.
+        image: Its photograph, which must be of the same size; None if there is none to compare with.
         source: The file that it is made from.
         check: A second source, which should give the same label map; None if there is none.
     """
