@@ -1,8 +1,8 @@
 """Resizing of images and label maps by OpenCV, as the published networks were trained and measured.
 
-Half-pixel centres and no smoothing when shrinking. OpenCV works in the calling thread alone, here and in every other
-use of it in this process: threads of its own do not survive the start of a data loader's workers, which would wait for
-them.
+Pixel centres lie at half pixels, and nothing is smoothed when shrinking. OpenCV works in the calling thread alone, here
+and in every other use of it in this process: threads of its own do not survive the start of a data loader's workers,
+which would wait for them forever.
 """
 
 from __future__ import annotations
@@ -75,24 +75,24 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
     Args:
         image: (3, H, W) uint8, in any memory layout; fastest as decoded, (H, W, 3) in memory.
         size: Height and width of the whole resized image.
-        window: Which part of the resized image to return; all of it if none. Pixels of `image` beyond the window's
+        window: The part of the resized image to return; None for all of it. Pixels of `image` beyond the window's
             `reach` do not matter.
 
     Returns:
         (3, h, w) uint8, laid out (h, w, 3) in memory; a view of the image itself if it has that size.
 
     Raises:
-        MemoryError: If it does not fit into the memory.
+        MemoryError: If the resized image does not fit into the memory.
     """
     window = window or Window.whole(size)
     whole = tuple(image.shape[-2:])
     if tuple(size) == whole:
         return image[:, window.rows, window.columns]
     rows, columns = reach(whole[0], size[0], window.bottom), reach(whole[1], size[1], window.right)
-    # By factors, not by size: those of the whole image hold for its upper left part too.
+    # OpenCV gets factors instead of a size: those of the whole image hold for its upper left part too.
     fy, fx = size[0] / whole[0], size[1] / whole[1]
     if (round(rows * fy), round(columns * fx)) == (rows, columns):
-        rows, columns = whole  # OpenCV does not resize what would keep its size
+        rows, columns = whole  # OpenCV does not resize if the size would stay the same
     pixels = np.ascontiguousarray(image[:, :rows, :columns].permute(1, 2, 0).numpy())
     try:
         resized = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
@@ -104,7 +104,7 @@ def resize_image(image: Tensor, size: Size, window: Window | None = None) -> Ten
 
 
 def reach(before: int, after: int, stop: int) -> int:
-    """How many rows (or columns), from the first, of an image the first `stop` rows of the resized one are made of.
+    """How many rows (or columns) from the top of an image are needed for the first `stop` rows of the resized image.
 
     Args:
         before: Rows of the image.
@@ -120,11 +120,11 @@ def resize_labels(labels: Tensor, size: Size, window: Window | None = None) -> T
     Args:
         labels: (H, W) of any type.
         size: Height and width of the whole resized map.
-        window: Which part of the resized map to return; all of it if none.
+        window: The part of the resized map to return; None for all of it.
 
     Returns:
-        (h, w) of the same type, equal to what OpenCV's `INTER_NEAREST` gives, cropped to the window: row i comes from
-        row floor(i · H / h), which when shrinking lies up and left of where the image is sampled.
+        (h, w) of the same type, equal to OpenCV's `INTER_NEAREST` cropped to the window: row i is taken from row
+        floor(i · H / h), which when shrinking lies above and to the left of where the image is sampled.
     """
     window = window or Window.whole(size)
     if tuple(size) == tuple(labels.shape):
@@ -133,12 +133,13 @@ def resize_labels(labels: Tensor, size: Size, window: Window | None = None) -> T
     columns = _nearest(labels.shape[1], size[1], window.left, window.right)
     part = labels.numpy()[:, columns[0] : columns[-1] + 1]
     result = np.empty(window.size, dtype=part.dtype)
-    part[rows].take(columns - columns[0], axis=1, out=result, mode="wrap")  # all lie inside; to check takes as long
+    # No index is out of range, and to check that takes as long as the copy: "wrap" does not check.
+    part[rows].take(columns - columns[0], axis=1, out=result, mode="wrap")
     return torch.from_numpy(result)
 
 
 def _nearest(before: int, after: int, start: int, stop: int) -> np.ndarray:
-    """Rows of a map of `before` rows from which rows `start` to `stop` of the resized one, of `after` rows, come."""
-    # By way of the factor, rounded, as OpenCV: that decides where the quotient is a whole number.
+    """The rows, of `before`, from which rows `start` to `stop` of a map resized to `after` rows are taken."""
+    # The factor is rounded first, as OpenCV does: that decides the row where the quotient is a whole number.
     step = 1 / (after / before)
     return np.floor(np.arange(start, stop) * step).astype(np.intp).clip(max=before - 1)

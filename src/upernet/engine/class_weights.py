@@ -1,7 +1,7 @@
-"""Class weights that follow from the training data, counted once at the start of a run.
+"""Class weights computed from the training data, which is counted once at the start of a run.
 
-The counts are kept in the run folder, so that a run taken up again does not count. Weights that were computed replace
-the name of the method in the tasks, hence in every `config.yaml` written later.
+The counts are kept in the run folder, so that a resumed run does not count again. The computed weights replace the name
+of the method in the tasks, and so in every `config.yaml` that is written later.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ FILE = "frequencies.yaml"
 def weigh_classes(
     tasks: Mapping[str, Task], sources: Mapping[str, LabelledSource], known: Path | None = None
 ) -> dict[str, Frequencies]:
-    """Count for every term of a loss that asks for it, and put the weights in the place of the method's name.
+    """Compute the class weights of every loss term that names a method for them, and replace the name.
 
-    Counted is the training split of every source that says something about the task. An image with one label for the
-    whole of it counts like the mean image with a map.
+    The pixels in the training split of every source that supervises the task are counted. An image with one label for
+    the whole image counts as many pixels as the mean label map has.
 
     Args:
         tasks: The tasks; their losses are changed.
-        sources: The sources bound to them.
-        known: Run folder whose counts are taken where it holds a run and they are of the same classes.
+        sources: The sources bound to the tasks.
+        known: A run folder; if it holds a run with counts of the same classes, these are used instead.
 
     Returns:
-        What was counted or known, by target and number of images; for `write_frequencies`.
+        The counts by target and number of images, for `write_frequencies`.
 
     Raises:
         UserError: If a mask cannot be read, or nothing is labelled.
@@ -50,7 +50,7 @@ def weigh_classes(
                 continue
             earlier = _read(known) if earlier is None else earlier
             target = task.target or name
-            key = f"{target}, {_asked(loss)}"
+            key = f"{target}, {_counted_images(loss)}"
             if key not in found:
                 counts = earlier.get(key)
                 same = counts is not None and tuple(counts.pixels) == task.classes.names
@@ -60,13 +60,13 @@ def weigh_classes(
 
 
 def write_frequencies(folder: Path, found: Mapping[str, Frequencies]) -> None:
-    """Keep what `weigh_classes` counted in a run folder; nothing is written where nothing was."""
+    """Write the counts of `weigh_classes` to a run folder; without counts, no file is written."""
     if found:
         text = yaml.safe_dump({k: asdict(v) for k, v in found.items()}, sort_keys=False, allow_unicode=True)
         write_whole(folder / FILE, lambda file: file.write(text.encode()))
 
 
-def _asked(loss: WeightedLoss) -> str:
+def _counted_images(loss: WeightedLoss) -> str:
     return "all images" if loss.count_images is None else f"{loss.count_images} images a source"
 
 

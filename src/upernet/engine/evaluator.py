@@ -24,7 +24,7 @@ from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE
 
 READERS = 2
-"""Images that are read ahead, each in a thread; a full-size one of Cityscapes takes 14 MB with its labels."""
+"""Number of images that are read ahead, each in a thread; one of Cityscapes takes 14 MB with its labels."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Result:
     Attributes:
         source: Name of the source.
         task: Name of the task.
-        images: Images that had a label.
+        images: Number of images with a label.
         values: Metric name → fraction, headline first.
         per_class: Class → metric name → fraction.
         further: Figures of other protocols: metric name → fraction.
@@ -64,11 +64,11 @@ def evaluate_source(
     """Run a network over a source's validation split.
 
     Args:
-        network: In evaluation mode.
+        network: The network, in evaluation mode.
         tasks: Its tasks by name.
         source: The data; only targets marked `evaluate` are measured.
-        inference: How images reach the network; maps are compared at the labels' own size.
-        device: Where the network computes.
+        inference: How images are resized for the network; maps are compared at the labels' own size.
+        device: The device on which the network computes.
         advance: Called after each image.
         save: Called with the image's id, the task, its supervision and the predicted groups (H, W) for every map that
             the source measures, on images without a label too.
@@ -87,10 +87,10 @@ def evaluate_source(
     items = source.items(str(source.config.val))[rank::world] if measured else []
     for item, sample in zip(items, _read_ahead(source, items), strict=True):
         truth = true_groups(tasks, measured, sample, device)
-        asked = {n: t for n, t in measured.items() if n in truth or (save is not None and t.dense)}
-        for name, predicted in predict_groups(network, tasks, asked, sample.image, inference, device).items():
-            if save is not None and asked[name].dense:
-                save(item.id, name, asked[name], predicted[0])
+        wanted = {n: t for n, t in measured.items() if n in truth or (save is not None and t.dense)}
+        for name, predicted in predict_groups(network, tasks, wanted, sample.image, inference, device).items():
+            if save is not None and wanted[name].dense:
+                save(item.id, name, wanted[name], predicted[0])
             if name in truth:
                 metrics[name].update(predicted, truth[name])
                 counts[name] += bool((truth[name] != IGNORE).any())
@@ -101,13 +101,13 @@ def evaluate_source(
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
         for name, metric in metrics.items():
             per_class, further = metric.per_class(), metric.further()
-            # Last: torchmetrics takes back the sum over processes once it has computed.
+            # `compute` comes last: after it, torchmetrics undoes the sum over processes.
             results.append(Result(source.name, name, counts[name], metric.compute(), per_class, further))
     return results
 
 
 def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sample]:
-    """Samples in order, the next few read in threads while the network works: decoding needs no interpreter.
+    """Samples in order. Threads read the next few while the network works, since decoding releases the interpreter.
 
     Raises:
         WorkError: If an image cannot be read.
@@ -122,12 +122,12 @@ def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sampl
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for one in waiting:
-                one.cancel()
+            for future in waiting:
+                future.cancel()
 
 
 def measured_targets(tasks: Mapping[str, Task], source: LabelledSource) -> dict[str, Supervision]:
-    """Task → what the source says about it, for the tasks that the source measures."""
+    """Task → how the source supervises it, for the tasks that are measured on the source."""
     found = {name: source.supervision.get(task.target or name) for name, task in tasks.items() if not task.auxiliary}
     return {name: target for name, target in found.items() if target is not None and target.evaluate}
 
@@ -147,44 +147,44 @@ def true_groups(
 def predict_groups(
     network: Network,
     tasks: Mapping[str, Task],
-    asked: Mapping[str, Supervision],
+    wanted: Mapping[str, Supervision],
     image: Tensor,
     inference: InferenceConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """What a network says about one image, in its source's label space.
+    """Predict the labels of one image, in its source's label space.
 
     Args:
-        network: In evaluation mode.
-        tasks: Its tasks by name, among them those that the asked ones need.
-        asked: Supervision of the tasks to answer.
+        network: The network, in evaluation mode.
+        tasks: Its tasks by name, among them those that the tasks to answer need.
+        wanted: Task to answer → how the source supervises it.
         image: (3, H, W) RGB, uint8.
-        inference: How the image reaches the network.
-        device: Where the network computes.
+        inference: How the image is resized for the network.
+        device: The device on which the network computes.
 
     Returns:
         Task → groups, int64 (1, H, W), or (1,) where the source has one label per image; each after those it needs.
     """
-    if not asked:
+    if not wanted:
         return {}
-    ordered = order_tasks(tasks, asked)
+    ordered = order_tasks(tasks, wanted)
     answers = Answers(run_network(network, image[None], inference, list(ordered), device), ordered)
-    sets = {name: asked[name].sets for name in ordered if name in asked and asked[name].dense}
+    sets = {name: wanted[name].sets for name in ordered if name in wanted and wanted[name].dense}
     size = image.shape[-2], image.shape[-1]
     groups = {name: torch.empty((1, *size), dtype=torch.int64, device=device) for name in sets}
     for band in answers.bands(size, ids=(), sets=sets):
         for name, rows in band.groups.items():
             groups[name][:, band.start : band.stop] = rows
     image_ids = answers.image_ids({need for task in ordered.values() for need in task.needs})
-    for name in asked.keys() - sets.keys():
+    for name in wanted.keys() - sets.keys():
         p = answers.image_probabilities(name)
-        groups[name] = tasks[name].predict_groups(p, asked[name].sets, image_ids)
+        groups[name] = tasks[name].predict_groups(p, wanted[name].sets, image_ids)
     return {name: groups[name] for name in ordered if name in groups}
 
 
 @contextmanager
 def _summed(metrics: Mapping[str, TaskMetric], counts: dict[str, int], world: int) -> Iterator[None]:
-    """Metrics and counts as those of all processes together, while the block runs."""
+    """Sum metrics and counts over all processes while the block runs."""
     if world == 1 or not metrics:
         yield
         return

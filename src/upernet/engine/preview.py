@@ -1,4 +1,4 @@
-"""A grid of pictures that shows how far a run has come."""
+"""A grid of pictures that shows the progress of a run."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def preview_sheet(
     """One row per source: its first validation image, then truth and prediction for every target it measures.
 
     Args:
-        network: In evaluation mode.
+        network: The network, in evaluation mode.
         tasks: Its tasks by name.
-        sources: The data by name; those without a validation split are left out.
-        inference: How images reach the network.
-        device: Where the network computes.
+        sources: The data by name; sources without a validation split are left out.
+        inference: How images are resized for the network.
+        device: The device on which the network computes.
 
     Returns:
-        The grid; none if no source has a validation split.
+        The grid; None if no source has a validation split.
     """
     rows = []
     for source in sources.values():
@@ -48,17 +48,17 @@ def preview_sheet(
         pictures = [_caption(photo, source.name)]
         measured = measured_targets(tasks, source)
         truth = true_groups(tasks, measured, sample, device)
-        asked = {name: measured[name] for name in truth}
-        for name, predicted in predict_groups(network, tasks, asked, sample.image, inference, device).items():
-            sets, true = asked[name].sets, truth[name]
+        wanted = {name: measured[name] for name in truth}
+        for name, predicted in predict_groups(network, tasks, wanted, sample.image, inference, device).items():
+            sets, true = wanted[name].sets, truth[name]
             if true.ndim == 3:
                 for kind, groups in (("truth", true), ("predicted", predicted)):
                     colours = _colourise(groups[0].cpu().numpy(), sets)
                     pictures.append(_caption((0.35 * photo + 0.65 * colours).astype(np.uint8), f"{name}: {kind}"))
             else:
                 answer = sets.group_names[int(predicted)]
-                right = sets.group_names[int(true)] if true >= 0 else "unlabelled"
-                pictures.append(_caption(photo, f"{name}: {answer} ({'right' if answer == right else right})"))
+                label = sets.group_names[int(true)] if true >= 0 else "unlabelled"
+                pictures.append(_caption(photo, f"{name}: {answer} ({'right' if answer == label else label})"))
         rows.append(pictures)
     if not rows:
         return None
@@ -71,7 +71,7 @@ def preview_sheet(
 
 
 def _colourise(groups: np.ndarray, sets: ClassSets) -> np.ndarray:
-    """Groups (H, W) → (H, W, 3); sets of several classes grey, unlabelled black."""
+    """Colours (H, W, 3) uint8 of groups (H, W): grey for groups of several classes, black where unlabelled."""
     single = [sets.classes.colours[g[0]] if len(g) == 1 else (150, 150, 150) for g in sets.groups]
     return np.array([*single, (0, 0, 0)], dtype=np.uint8)[groups]
 

@@ -15,9 +15,9 @@ from upernet.files import file_part, write_whole
 
 
 def writer(folder: Path, source: LabelledSource) -> Callable[[str, str, Supervision, Tensor], None]:
-    """What writes a source's predicted maps to `<folder>/<source>/<task>/`.
+    """Make a function that writes a source's predicted maps to `<folder>/<source>/<task>/`.
 
-    Numbers and names of files are those of the source's `prediction_ids` and `prediction_file`.
+    Pixel values and file names are those of the source's `prediction_ids` and `prediction_file`.
 
     Returns:
         A function of an image's id, the task, its supervision, and the predicted groups (H, W) int64.
@@ -25,16 +25,16 @@ def writer(folder: Path, source: LabelledSource) -> Callable[[str, str, Supervis
     dataset = source.config.dataset
 
     @cache
-    def numbers(supervision: Supervision) -> np.ndarray:
-        """(G + 1,): a group has the number of the first label that uses it; the last one is for `IGNORE`."""
+    def pixel_values(supervision: Supervision) -> np.ndarray:
+        """(G + 1,): the value of each group, that of the first label which uses it, and last that of `IGNORE`."""
         sets = supervision.sets
         ids = dataset.prediction_ids(str(supervision.annotation))
         return ids[[*(sets.members.index(group) for group in sets.groups), -1]]
 
     def save(item: str, task: str, supervision: Supervision, groups: Tensor) -> None:
-        number = numbers(supervision)
-        values = number[groups.cpu().numpy()]  # IGNORE is -1, the last
-        picture = Image.fromarray(values.astype(np.uint8 if number.max() <= 255 else np.uint16))
+        values = pixel_values(supervision)
+        mask = values[groups.cpu().numpy()]  # IGNORE is -1, the last
+        picture = Image.fromarray(mask.astype(np.uint8 if values.max() <= 255 else np.uint16))
         path = folder / file_part(source.name) / file_part(task) / dataset.prediction_file(item)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: picture.save(file, format="PNG"), durable=False)

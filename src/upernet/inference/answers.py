@@ -1,4 +1,4 @@
-"""Answers to tasks from what the network said: for each image as a whole, and for its pixels a few rows at a time."""
+"""Answers to tasks from the network's logits: for each image as a whole, and for its pixels a few rows at a time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from upernet.labels import ClassSets
 from upernet.resize import Size
 
 BAND = 2**19
-"""Values of one band of logits, images × classes × rows × width: 2 MiB of float32, which a processor's cache holds."""
+"""Most values in a band of logits, images × classes × rows × width: 2 MiB of float32, which fit into a CPU's cache."""
 
 GPU_BANDS = 64
-"""How many times more a GPU takes at once, for which small bands would be all waiting."""
+"""Factor of `BAND` on a GPU, which would spend its time waiting if bands were small."""
 
 
 def order_tasks(tasks: Mapping[str, Task], names: Collection[str] | None = None) -> dict[str, Task]:
-    """Tasks and all that they need, each after those it needs.
+    """Tasks and all the tasks that they need, each after those it needs.
 
     Args:
-        tasks: By name.
-        names: Which of them; all if none.
+        tasks: All tasks by name.
+        names: The tasks that are wanted; None for all.
 
     Raises:
         UserError: If tasks need one another in a circle.
@@ -50,7 +50,7 @@ class Band(NamedTuple):
         start: First row.
         stop: Row after the last.
         ids: Task → (B, stop - start, W) int64 class ids, `IGNORE` where the question does not arise.
-        groups: Task → the same in the label space of a source, ids of groups.
+        groups: Task → (B, stop - start, W) int64 group ids in the label space of a source.
         probabilities: Task → (B, K, stop - start, W) float32.
     """
 
@@ -73,18 +73,18 @@ class Answers:
     """
 
     def __init__(self, views: Sequence[View], tasks: Mapping[str, Task]) -> None:
-        """Take what the network said; nothing is decoded yet.
+        """Keep the network's logits; nothing is decoded yet.
 
         Args:
-            views: From `run_network`, with logits of every task.
-            tasks: By name, in any order.
+            views: The result of `run_network`, with logits of every task.
+            tasks: The tasks by name, in any order.
 
         Raises:
             UserError: If tasks need one another in a circle.
         """
         self.tasks = order_tasks(tasks)
         self._views = views
-        # Of one window: all others have its batch, classes and device.
+        # Logits of one window. Those of all others have the same batch size, classes and device.
         self._sample = {name: views[0].logits[name][0] for name in self.tasks}
         self.maps = [name for name, logits in self._sample.items() if logits.ndim == 4]
         self.image_level = [name for name, logits in self._sample.items() if logits.ndim == 2]
@@ -108,7 +108,7 @@ class Answers:
         return self._mean(name, whole)
 
     def image_ids(self, names: Collection[str]) -> dict[str, Tensor]:
-        """Task → (B,) int64 class ids, of those of the named tasks that answer once per image."""
+        """Task → (B,) int64 class ids, for those of the named tasks that answer once per image."""
         decoded: dict[str, Tensor] = {}
         for name in self.image_level:
             if name in names:
@@ -131,13 +131,13 @@ class Answers:
     ) -> Iterator[Band]:
         """Maps at the size of the answer, a few rows at a time from the first to the last.
 
-        Of the tasks that are not named, only those are decoded which these need.
+        Other tasks are decoded only if the named ones need them.
 
         Args:
-            size: (H, W) of the answer, whatever size the images have.
-            ids: Tasks whose class ids are wanted; those that answer once per image are passed over.
-            sets: Label space of a source, for each task with a map whose groups are wanted.
-            probabilities: Whether those of all named tasks are wanted too.
+            size: (H, W) of the answer, which may differ from that of the images.
+            ids: Tasks whose class ids are wanted; those that answer once per image are skipped.
+            sets: Task with a map whose groups are wanted → label space of the source.
+            probabilities: Whether the probabilities of all named tasks are wanted too.
         """
         sets = sets or {}
         wanted = order_tasks(self.tasks, {*ids, *sets})
@@ -160,11 +160,11 @@ class Answers:
             yield band
 
     def _spans(self, size: Size, maps: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """First row and row after the last of each band; none where there are no maps."""
+        """First row and row after the last of each band; nothing if there are no maps."""
         if not maps:
             return
         height, width = size
-        # Where logits go through the input's size, a band has as many values there: its share of that size's pixels.
+        # Logits may be resized to the input's size first. If that has more pixels per row of the answer, they count.
         longer = [v for v in self._views if v.via_input_size]
         across = max([width, *(-(-v.size[0] * v.size[1] // height) for v in longer)])
         count, device = len(self._sample[maps[0]]), self._sample[maps[0]].device

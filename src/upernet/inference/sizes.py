@@ -9,14 +9,15 @@ MIN_SIDE = 32
 """Smallest side, in pixels, that every backbone accepts."""
 
 MAX_ASPECT = 8
-"""A picture more elongated than this is enlarged less than `short_side` asks: a 1 px line must not fill the memory."""
+"""Largest aspect ratio of a picture that is enlarged as far as `short_side` asks. A longer picture is enlarged less: a
+1 px line must not fill the memory."""
 
 
 def network_size(height: int, width: int, config: InferenceConfig, ratio: float = 1.0) -> Size:
-    """Size at which an image is shown to the network: aspect kept, halves rounded up, no side under 32 px.
+    """The size at which the network sees an image: the aspect ratio is kept, halves round up, no side is below 32 px.
 
-    The image is fitted into the box of `short_side` and `max_side` times `ratio`, whole pixels of it (SPEC C1), or into
-    its own size times `ratio` where `scale_of` is `image` (SPEC D2).
+    The image is fitted into the box of `short_side` and `max_side`, each times `ratio` and cut to whole pixels (SPEC
+    C1), or into its own size times `ratio` where `scale_of` is `image` (SPEC D2).
     """
     short, long = min(height, width), max(height, width)
     if config.scale_of == "image":
@@ -31,9 +32,9 @@ def network_size(height: int, width: int, config: InferenceConfig, ratio: float 
 
 
 def window_spans(length: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """First pixel and pixel after the last of the windows along one side (SPEC C1).
+    """First pixel and pixel after the last of each window along one side (SPEC C1).
 
-    The last one is moved back so that it ends with the side; a side shorter than the window is one window.
+    The last window is moved back so that it ends with the side. A side shorter than the window is one window.
     """
     count = max(length - window + stride - 1, 0) // stride + 1
     ends = [min(i * stride + window, length) for i in range(count)]
@@ -41,7 +42,7 @@ def window_spans(length: int, window: int, stride: int) -> list[tuple[int, int]]
 
 
 def sliding_windows(size: Size, config: InferenceConfig) -> list[Window]:
-    """The windows of an input of size (h, w), all of one size, row by row; without `window`, the whole input."""
+    """The windows of an input of size (h, w), all of one size, row by row; the whole input if `window` is not set."""
     if config.window is None or config.stride is None:
         return [Window.whole(size)]
     rows, columns = (window_spans(*side) for side in zip(size, config.window, config.stride, strict=True))

@@ -1,6 +1,6 @@
 """Bilinear upsampling of logits, whole or a few rows at a time.
 
-The bilinear convention is `align_corners` of `torch.nn.functional.interpolate`; its filter is not widened when
+The bilinear convention is `align_corners` of `torch.nn.functional.interpolate`. The filter is not widened when
 shrinking.
 """
 
@@ -14,7 +14,7 @@ from upernet.resize import Size
 
 
 def resize(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
-    """Bilinear (B, K, h, w) → (B, K, H, W)."""
+    """Resize logits bilinearly, (B, K, h, w) → (B, K, H, W)."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
@@ -31,13 +31,13 @@ def upsample_rows(
     """Rows `start` to `stop` of `resize(logits, size, align_corners)`, without the other rows.
 
     Args:
-        logits: (B, K, h, w) float32: the whole map, or rows of it that hold those named by `source_rows`.
+        logits: (B, K, h, w) float32: the whole map, or some rows of it, among them those given by `source_rows`.
         size: (H, W) of the whole result.
         start: First row of the result.
         stop: Row of the result after the last.
         align_corners: The bilinear convention.
-        height: Rows of the whole map; h if none.
-        first: Which of those rows `logits` starts with.
+        height: Rows of the whole map; None if `logits` is the whole map.
+        first: The row of the whole map with which `logits` starts.
 
     Returns:
         (B, K, stop - start, W) float32.
@@ -56,7 +56,7 @@ def upsample_rows(
 def source_rows(
     height: int, full: int, start: int, stop: int, align_corners: bool, device: torch.device
 ) -> tuple[int, int]:
-    """First row, and row after the last, of a map of `height` rows of which rows `start` to `stop` are made.
+    """First row, and row after the last, of the part of a map from which resized rows `start` to `stop` are computed.
 
     Args:
         height: Rows of the map.
@@ -64,7 +64,7 @@ def source_rows(
         start: First of the resized rows.
         stop: Resized row after the last.
         align_corners: The bilinear convention.
-        device: Where `upsample_rows` will compute, so that both round alike.
+        device: The device on which `upsample_rows` will compute, so that both round alike.
     """
     above, below, _ = _row_weights(height, full, start, stop, align_corners, device)
     return int(above[0]), int(below[-1]) + 1
@@ -73,7 +73,7 @@ def source_rows(
 def _row_weights(
     height: int, full: int, start: int, stop: int, align_corners: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of `height` rows, those on either side of rows `start` to `stop` out of `full`, and the weight of the lower."""
+    """For resized rows `start` to `stop`, the rows of the map above and below each, and the weight of the lower."""
     rows = torch.arange(start, stop, dtype=torch.float32, device=device)
     if align_corners:
         y = rows * ((height - 1) / (full - 1) if full > 1 else 0.0)

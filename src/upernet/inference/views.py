@@ -1,4 +1,4 @@
-"""The network run on images, at several scales, mirrored and in windows, and what it says of each."""
+"""The network run on images, at several scales, mirrored and in windows, and the logits that it gives for each."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from upernet.inference.upsample import source_rows, upsample_rows
 from upernet.resize import Size, Window, resize_image
 
 PIXELS = {"cuda": 2**21}
-"""Pixels that a kind of device takes at once where windows slide, as many as one whole picture of 2048×1024 has. Others
-take one window of each image at a time: a processor gains nothing from more."""
+"""Kind of device → most pixels of sliding windows that it takes at once, as many as a picture of 2048×1024 has. Other
+devices take one window of each image at a time, since a CPU gains nothing from more."""
 
 
 class Network(Protocol):
-    """Anything that gives logits for images: a `UPerNet` in evaluation mode, or whatever else has its call."""
+    """Anything that gives logits for images: a `UPerNet` in evaluation mode, or any object that is called like it."""
 
     @property
     def upsampling_align_corners(self) -> bool:
-        """Bilinear convention with which the logits are brought to the size of the answer."""
+        """Bilinear convention with which the logits are resized to the size of the answer."""
         ...
 
     def __call__(self, image: Tensor, tasks: Sequence[str], /) -> Mapping[str, Tensor]:
-        """Logits by task, (B, K, h, w) or (B, K), of (B, 3, H, W) float32 RGB in [0, 1], channels innermost."""
+        """Logits by task, (B, K, h, w) or (B, K), of (B, 3, H, W) float32 RGB in [0, 1], channels last in memory."""
         ...
 
 
 def network_input(
     images: Tensor, config: InferenceConfig, ratio: float = 1.0, device: torch.device | None = None
 ) -> Tensor:
-    """What the network is shown.
+    """Resize images to the network's input.
 
     Args:
-        images: (B, 3, H, W) RGB, uint8, or floating point in [0, 255]. Bytes stay bytes when they are resized without
-            `antialias`: published figures were measured so.
-        config: Sizes.
-        ratio: Of the size, one of `config.scales`.
-        device: Where it shall be; where the images are if none.
+        images: (B, 3, H, W) RGB, uint8, or floating point in [0, 255]. Without `antialias`, uint8 images are resized as
+            bytes, as they were when published figures were measured.
+        config: The size of the input and the filter.
+        ratio: Factor of the size, one of `config.scales`.
+        device: Device of the result; None for that of the images.
 
     Returns:
-        (B, 3, h, w) float32 in [0, 1], channels innermost in memory.
+        (B, 3, h, w) float32 in [0, 1], channels last in memory.
     """
     size = network_size(images.shape[-2], images.shape[-1], config, ratio)
     device = device or images.device
@@ -60,16 +60,16 @@ def network_input(
 
 @dataclass(frozen=True)
 class View:
-    """What the network said about a batch of images that it was shown at one scale, mirrored or not.
+    """The network's logits for a batch of images at one scale, mirrored or not.
 
     Attributes:
         size: (h, w) of the network's input.
-        windows: The windows into which that was cut, all of one size.
+        windows: The windows into which the input was cut, all of one size.
         logits: Task → for each window (B, K, h', w') or (B, K) float32, as the network gave them.
-        mirrored: Whether left and right were exchanged.
+        mirrored: Whether the input was mirrored left to right.
         align_corners: The bilinear convention.
-        resize_twice: Whether logits are brought to the input's size on their way to that of the answer, where one
-            window holds the whole input. Where windows slide, they always are: their logits meet there.
+        resize_twice: Whether the logits of one window that holds the whole input are resized to the input's size first
+            and then to the answer's. Those of several windows always are, since they are averaged at the input's size.
     """
 
     size: Size
@@ -81,11 +81,11 @@ class View:
 
     @property
     def via_input_size(self) -> bool:
-        """Whether logits are brought to the input's size on their way to that of the answer."""
+        """Whether logits are resized to the input's size first and then to the answer's."""
         return self.resize_twice or len(self.windows) > 1
 
     def rows(self, name: str, size: Size, start: int, stop: int) -> Tensor:
-        """A few rows of a task's logits at the size of the answer, the right way round.
+        """A few rows of a task's logits at the size of the answer, mirrored back if the input was mirrored.
 
         Args:
             name: A task with a map.
@@ -103,8 +103,8 @@ class View:
         else:
             height, device = self.size[0], self.logits[name][0].device
             first, last = source_rows(height, size[0], start, stop, self.align_corners, device)
-            between = self._rows_of_input(name, first, last)
-            rows = upsample_rows(between, size, start, stop, self.align_corners, height=height, first=first)
+            source = self._rows_of_input(name, first, last)
+            rows = upsample_rows(source, size, start, stop, self.align_corners, height=height, first=first)
         return rows.flip(-1) if self.mirrored else rows
 
     def _rows_of_input(self, name: str, start: int, stop: int) -> Tensor:
@@ -136,15 +136,15 @@ def run_network(
     """Run the network on a batch of images: at every scale, as they are and then mirrored, in every window.
 
     Args:
-        network: In evaluation mode.
+        network: The network, in evaluation mode.
         images: (B, 3, H, W) RGB, uint8, or floating point in [0, 255].
-        config: Sizes, windows, scales, mirror images, and the way back.
+        config: Sizes, windows, scales, mirror images, and how logits are resized.
         tasks: Names of the tasks to compute.
-        device: Where the network computes; where the images are if none.
+        device: Device on which the network computes; None for that of the images.
 
     Returns:
-        What it said each time. Only logits at the network's own stride are held; maps at the size of the answer are
-        made a few rows at a time.
+        One view per scale, or two with mirror images. They hold logits at the network's own stride only; maps at the
+        size of the answer are computed a few rows at a time.
     """
     views = []
     for ratio in config.scales:

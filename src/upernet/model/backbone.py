@@ -1,7 +1,7 @@
 """Any timm feature extractor as four levels, c2 … c5.
 
-timm says what a model gives (`feature_info`); no table of models is kept here. What differs between families is settled
-in this file: NHWC features, images that do not fill the last patch, and the equal strides of a plain ViT.
+timm describes a model's features (`feature_info`), so no table of models is kept here. This file settles what differs
+between families: NHWC features, images that do not fill the last patch, and the equal strides of a plain ViT.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from upernet.errors import UserError
 from upernet.model.swin import has_windows, pad_before_shift
 
-# How families are told to take images of any size; the first set of options the model knows is used. A Swin shifts its
-# windows or not by the size it is built for, 224 px, where the last stage is one window that never shifts; published
-# segmentation networks shift in every stage.
+# Options with which families take images of any size; the first set that the model knows is used. A Swin decides by the
+# size it is built for whether a stage shifts its windows. At 224 px the last stage is one window, which never shifts;
+# published segmentation networks shift in every stage.
 _FREE_SIZE: tuple[dict[str, Any], ...] = (
     {"strict_img_size": False, "always_partition": True},
     {"dynamic_img_size": True},
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
 
     Attributes:
         body: The timm model, under timm's own parameter names.
-        options: What `timm.create_model` was given beside the name.
+        options: The arguments of `timm.create_model` beside the name.
         channels: C_i of c2 … c5.
     """
 
@@ -49,8 +49,8 @@ class Backbone(nn.Module):
 
         Args:
             name: A timm model name.
-            args: Further arguments of `timm.create_model`. `shift_first` is ours: a Swin then shifts its windows
-                before it pads them, as timm does and published segmentation networks do not.
+            args: Further arguments of `timm.create_model`; and `shift_first`, which timm does not have: if true, a Swin
+                shifts its windows before it pads them, as timm does and published segmentation networks do not.
 
         Raises:
             UserError: If timm has no such model, or it refuses `args`, or it cannot give four levels, or a
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Four equal maps of a plain ViT to strides P/4, P/2, P and 2P (Bao et al. 2021, as in common use)."""
+    """Rescales four maps of a plain ViT, all at stride P, to P/4, P/2, P and 2P (Bao et al. 2021, as in common use)."""
 
     def __init__(self, channels: int, patch: tuple[int, int]) -> None:
         super().__init__()

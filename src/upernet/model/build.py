@@ -1,4 +1,4 @@
-"""Networks built from a configuration: with fresh weights, or on the meta device, without memory."""
+"""Networks built from a configuration, with random weights or without memory on the meta device."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 MAX_MODULES = 20_000
 """Most modules of a network; the largest backbones have some 2,000."""
 MAX_DERIVED_BYTES = 2**28
-"""Most bytes of what a network computes and does not store, such as a Swin's indices and masks of windows."""
+"""Most bytes of the tables that a network computes instead of storing, such as a Swin's window indices and masks."""
 
 
 def build_model(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
-    """A network with fresh weights, its tasks introduced to one another.
+    """Build a network with random weights, after binding its tasks to one another.
 
     Raises:
         UserError: If there is no such network.
-        WorkError: If it would have more modules than any.
+        WorkError: If it would have more than `MAX_MODULES` modules.
     """
     for task in tasks.values():
         task.bind(tasks)
@@ -39,12 +39,12 @@ def build_model(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
 
 @contextmanager
 def _limited_modules() -> Iterator[None]:
-    """Stop at the first module too many: a few bytes can ask for millions, which take memory without any weights."""
+    """Stop at the first module too many: a short file can ask for millions, which take memory even without weights."""
     thread, count = threading.get_ident(), 0
 
     def count_module(*_: Any) -> None:
         nonlocal count
-        count += threading.get_ident() == thread  # the hook hears of every module of the process
+        count += threading.get_ident() == thread  # the hook is called for modules of other threads too
         if count > MAX_MODULES:
             raise WorkError(f"asks for a network of more than {MAX_MODULES} modules; it may be hostile")
 
@@ -56,12 +56,17 @@ def _limited_modules() -> Iterator[None]:
 
 
 def build_on_meta(config: ModelConfig, tasks: Mapping[str, Task], where: str) -> UPerNet:
-    """A network on the meta device, which takes no memory, to compare the tensors of a file with.
+    """Build a network on the meta device, where it takes no memory, to compare it with the tensors of a file.
+
+    Args:
+        config: The network's configuration.
+        tasks: Its tasks by name.
+        where: The file that describes it, for the error line.
 
     Raises:
         UserError: If there is no such network.
-        WorkError: If it would have more modules than any, or derive larger tables: a file pays for the tensors it
-            holds, but not for what a network computes from their shapes.
+        WorkError: If it would have more than `MAX_MODULES` modules, or compute tables of more than `MAX_DERIVED_BYTES`.
+            The size of a file limits the tensors it holds, but not what a network computes from their shapes.
     """
     with torch.device("meta"):
         model = build_model(config, tasks)
@@ -82,8 +87,8 @@ def cpu_state_dict(model: UPerNet) -> dict[str, Tensor]:
 
 
 def for_inference(network: UPerNet) -> UPerNet:
-    """The same network in evaluation mode and channels-last memory format, that of `network_input`.
+    """Put a network into evaluation mode and channels-last memory format, which is that of `network_input`.
 
-    In another layout every convolution would copy what it reads, the largest map of all among it.
+    In another format every convolution would copy its input, even the largest map.
     """
     return network.eval().to(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 """PPM on c5, FPN over c2 … c5, and their fusion (Xiao et al. 2018, section 4.1).
 
-Where the two released codes differ, in pooling and in the order inside a PPM branch, the configuration says which.
+The two released implementations differ in pooling and in the order inside a PPM branch; the configuration chooses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from upernet.contract import LEVELS
 from upernet.model.pooling import pool
 
 Pyramid = dict[str, Tensor]
-"""Level name to (B, C, h, w): c2 … c5 with the backbone's channels, all others with D. Holds what was asked for."""
+"""Level name → (B, C, h, w), for the levels asked for: c2 … c5 with the backbone's channels, all others with D."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -57,7 +57,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class PPM(nn.Module):
-    """Pyramid pooling: c5 beside its averages over 1×1, 2×2, … bins, merged to D channels."""
+    """Pyramid pooling: c5 and its averages over 1×1, 2×2, … bins, merged to D channels."""
 
     def __init__(self, in_channels: int, config: ModelConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class PPM(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From backbone features to the levels that heads read, computing no more than these need.
+    """Turns backbone features into the levels that heads read, and computes only what these need.
 
     Attributes:
         channels: Channels of each of `LEVELS`.
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
 
 def _resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Resize a map bilinearly to (h, w); a map that has this size already comes back as it is."""
-    # A traced comparison would bind an exported network to sizes for which it comes out as for the example.
+    # If this comparison were traced, an exported network would only take sizes for which it ends as in the example.
     if not torch.compiler.is_compiling() and x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

@@ -1,4 +1,4 @@
-"""The shapes of head: one answer for the image, or one for every position of a map."""
+"""The two kinds of head: one answer for the image, or one for every position of a map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upernet.model.decoder import ConvBNReLU
 class ImageHead(nn.Module):
     """One answer for the image: 3×3 convolution, global average, linear classifier.
 
-    The paper pools directly; the released code convolves first, and is followed here.
+    The paper pools directly; the released code convolves first, as is done here.
     """
 
     def __init__(self, in_channels: int, width: int, classes: int) -> None:
@@ -22,7 +22,7 @@ class ImageHead(nn.Module):
         Args:
             in_channels: Channels of the level read.
             width: Channels of the convolution.
-            classes: K.
+            classes: Number of classes, K.
         """
         super().__init__()
         self.conv = ConvBNReLU(in_channels, width, 3)
@@ -38,8 +38,8 @@ class ImageHead(nn.Module):
 class DenseHead(nn.Module):
     """One answer for every position: 3×3 convolutions, channel dropout, 1×1 classifier.
 
-    No convolution gives the toolbox's decode head, one its auxiliary head and the authors' object, part and material
-    heads, four of 128 channels the texture head of the paper.
+    Without convolutions this is the toolbox's decode head; with one, its auxiliary head and the authors' object, part
+    and material heads; with four of 128 channels, the texture head of the paper.
     """
 
     def __init__(self, in_channels: int, classes: int, convs: int, width: int, dropout: float) -> None:
@@ -47,9 +47,9 @@ class DenseHead(nn.Module):
 
         Args:
             in_channels: Channels of the level read.
-            classes: K.
+            classes: Number of classes, K.
             convs: Number of 3×3 convolutions, from 0.
-            width: Channels of each.
+            width: Channels of each convolution.
             dropout: Probability with which a channel is dropped before the classifier, in training.
         """
         super().__init__()

@@ -18,7 +18,7 @@ Pooling = Literal["adaptive", "precise"]
 
 
 def pool_matrix(size: int, bins: int, kind: Pooling) -> Tensor:
-    """Build the weights with which `size` samples of a line are averaged into `bins` bins.
+    """Build the weights that average `size` samples of a line into `bins` bins.
 
     - adaptive: bin b is the mean of samples floor(b·size/bins) … ceil((b+1)·size/bins) - 1, as in
       `torch.nn.functional.adaptive_avg_pool2d`; bins overlap where size is no multiple of bins. Rows sum to 1.

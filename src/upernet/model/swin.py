@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class PaddedSwinBlock(SwinTransformerBlock):
     """A block that pads the map to whole windows before it shifts them.
 
-    timm shifts first, so that the padding lands in other windows. Every published segmentation network on Swin was
-    trained with this order, but those of segmentation_models_pytorch; the two agree where windows fill the map.
+    timm shifts first, so that the padding lands in other windows. All published segmentation networks on Swin were
+    trained with the order used here, except those of segmentation_models_pytorch. The two orders agree where windows
+    fill the map.
     """
 
     def _attn(self, x: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def has_windows(model: nn.Module) -> bool:
 
 
 def pad_before_shift(model: nn.Module) -> None:
-    """Let every Swin block of a timm model pad before it shifts."""
+    """Make every Swin block of a timm model pad before it shifts."""
     for module in model.modules():
         # timm offers no way to choose the block's class.
         if type(module) is SwinTransformerBlock:

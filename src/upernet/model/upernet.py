@@ -31,10 +31,10 @@ class UPerNet(nn.Module):
     """Unified Perceptual Parsing Network (Xiao et al. 2018): any number of tasks on one feature pyramid.
 
     Attributes:
-        config: What the network was built from.
+        config: The configuration that the network was built from.
         tasks: The tasks by name, in the order given.
         heads: Their heads, under the same names.
-        upsampling_align_corners: Bilinear convention with which its logits are brought to the size of the answer:
+        upsampling_align_corners: Bilinear convention with which its logits are resized to the size of the answer:
             `align_corners` of `torch.nn.functional.interpolate`.
     """
 
@@ -49,7 +49,7 @@ class UPerNet(nn.Module):
             tasks: The questions to answer, by name.
 
         Raises:
-            UserError: If a task reads no known level or its name cannot name a module, or the backbone does not exist.
+            UserError: If a task reads an unknown level, its name cannot name a module, or the backbone does not exist.
         """
         super().__init__()
         for name, task in tasks.items():
@@ -73,7 +73,7 @@ class UPerNet(nn.Module):
 
         Args:
             image: (B, 3, H, W) float32 RGB in [0, 1], sides of at least 32 pixels.
-            tasks: Names of tasks. If none, all in training mode, and all but the auxiliary ones in evaluation mode.
+            tasks: Names of tasks; None for all in training mode, and all but the auxiliary ones in evaluation mode.
 
         Returns:
             By task, (B, K, h, w) at the stride of its level, or (B, K).

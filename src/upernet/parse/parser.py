@@ -1,4 +1,4 @@
-"""One photograph in; scene, objects, parts, materials and textures out."""
+"""From a photograph to its scene, objects, parts, materials and textures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from upernet.parse.prediction import Prediction, Ranking
 
 
 class Parser:
-    """A network with everything around it: any picture in, a `Prediction` at the picture's own size out.
+    """A network with all that it needs to turn any picture into a `Prediction` at the picture's own size.
 
     Example:
         >>> parser = load("upp-mini")
@@ -36,11 +36,11 @@ class Parser:
         """Wrap a network; a module of PyTorch is put into evaluation mode.
 
         Args:
-            model: Gives logits by task, (B, K, h, w) or (B, K), for (B, 3, H, W) float32 RGB in [0, 1].
+            model: The network. It gives logits by task, (B, K, h, w) or (B, K), for (B, 3, H, W) float32 RGB in [0, 1].
             tasks: The model's tasks; auxiliary ones are not answered.
-            inference: How an image is resized for the network. Logits of an image that is shown whole go straight to
-                the image's own size, whatever `resize_twice` says.
-            name: Written into every report.
+            inference: How an image is resized for the network. `resize_twice` is ignored: without sliding windows,
+                logits are resized directly to the image's own size.
+            name: Name of the model, which is written into every report.
 
         Raises:
             UserError: If tasks need one another in a circle.
@@ -63,7 +63,7 @@ class Parser:
             device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
 
         Raises:
-            UserError: If there is no such device, or the network is no module of PyTorch and runs elsewhere.
+            UserError: If there is no such device, or the network is no module of PyTorch and runs on another device.
         """
         if isinstance(self.model, nn.Module):
             self.device = find_device(device)
@@ -92,29 +92,30 @@ class Parser:
                 one more axis in front, is several images, which may differ in size.
             scores: Keep the probabilities of all classes at every pixel: 2·K·H·W bytes per task.
             top: How many image-level classes to list.
-            batch: Of several images, how many go through the network at once at most. Only neighbours of equal size
-                and type do. The answers are those of each image alone, up to rounding.
+            batch: Most images that go through the network at once. Only neighbours of equal size and type do. The
+                answers are those of each image alone, up to rounding.
 
         Returns:
             A `Prediction`, or a list of them for several images, in their order.
 
         Raises:
             UserError: If an image cannot be read, or its shape, type or values are none of the above; if `top` or
-                `batch` is below 1; or if the memory does not suffice.
+                `batch` is below 1; or if the memory is too small.
         """
         if top < 1:
             raise UserError(f"top {top} is too small; valid: 1 or more, such as 5")
         if batch < 1:
             raise UserError(f"batch {batch} is too small; valid: 1 or more, such as 8")
         if isinstance(image, (list, tuple)) or (isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4):
-            return [one for pictures in in_batches(image, batch) for one in self._parse(pictures, scores, top)]
+            batches = in_batches(image, batch)
+            return [prediction for pictures in batches for prediction in self._parse(pictures, scores, top)]
         return self._parse([Picture.of(image)], scores, top)[0]
 
     def _parse(self, pictures: Sequence[Picture], scores: bool, top: int) -> list[Prediction]:
         """Predictions of pictures of equal size and type.
 
         Raises:
-            UserError: If the memory does not suffice.
+            UserError: If the memory is too small.
         """
         try:
             return self._predict(pictures, scores, top)
@@ -124,12 +125,12 @@ class Parser:
             _, height, width = pictures[0].pixels.shape
             name, count, memory = pictures[0].name or "image", len(pictures), f"the memory of {self.device.type}"
             if count == 1:
-                said = f"{width}×{height} pixels do not fit into {memory}; try a smaller image"
+                problem = f"{width}×{height} pixels do not fit into {memory}; try a smaller image"
             else:
-                said = (
+                problem = (
                     f"{count} images of {width}×{height} pixels do not fit into {memory} at once; try a smaller batch"
                 )
-            raise UserError(f"{name}: {said}") from None
+            raise UserError(f"{name}: {problem}") from None
 
     @torch.inference_mode()
     def _predict(self, pictures: Sequence[Picture], scores: bool, top: int) -> list[Prediction]:
@@ -159,8 +160,8 @@ class Parser:
         """Answers at the images' size (H, W), as arrays.
 
         Returns:
-            For each image task → label map (H, W) int32, and task → probabilities if `scores`, float16 (K, H, W) or
-            float32 (K,).
+            For each image, task → label map (H, W) int32; and for each image, task → probabilities, float16 (K, H, W)
+            or float32 (K,), which is empty without `scores`.
         """
         size = images.shape[-2], images.shape[-1]
         maps = [{n: np.empty(size, np.int32) for n in answers.maps} for _ in images]
@@ -187,25 +188,25 @@ def load(
     trust: Sequence[str] = (),
     mirror: str | None = None,
 ) -> Parser:
-    """A parser from any UPerNet: one that ships inside, a model folder, a published one, a file of other software.
+    """Load any UPerNet as a parser: a shipped or published model, a model folder, or a file of other software.
 
     Args:
-        model: Such as `upp-mini`, `runs/mine/model`, `upernet_r50_512x512_160k_ade20k` (see `upernet models`),
+        model: For example `upp-mini`, `runs/mine/model`, `upernet_r50_512x512_160k_ade20k` (see `upernet models`),
             `old.pth`, `hf://openmmlab/upernet-convnext-tiny`, or the authors' two files as a list.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         trust: Modules other than `upernet` from which the model may take its tasks; importing a module runs it.
-        mirror: Where to download from instead of the address's own host; `UPERNET_MIRROR` if none.
+        mirror: Server to download from instead of the address's own host; None for `UPERNET_MIRROR`, if that is set.
 
     Raises:
-        UserError: If there is no such model or device, or its network is none of ours.
+        UserError: If there is no such model or device, or the model is no UPerNet that can be read.
         WorkError: If a file is damaged or hostile, or cannot be downloaded.
     """
-    found = find_device(device)
+    target = find_device(device)
     from upernet.store.loading import load_model
 
     network, tasks, inference = load_model(model, trust, mirror)
-    name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(one) for one in model)
-    return Parser(network, tasks, inference, name).to(found)
+    name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(file) for file in model)
+    return Parser(network, tasks, inference, name).to(target)
 
 
 def _rank(probabilities: Tensor, labels: Labels, top: int) -> Ranking:

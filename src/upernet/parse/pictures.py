@@ -1,4 +1,4 @@
-"""Any image that a user has, as a tensor; several, in batches."""
+"""Images of any kind as tensors, and several of them in batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upernet.errors import UserError
 
 
 class Picture(NamedTuple):
-    """An image as `to_picture` gives it, and the file that it came from, empty if it came from memory."""
+    """An image as `to_picture` gives it, and the name of its file, which is empty if it came from memory."""
 
     pixels: Tensor
     name: str
@@ -28,7 +28,7 @@ class Picture(NamedTuple):
 
 
 def in_batches(images: Iterable[Any], most: int) -> Iterator[list[Picture]]:
-    """Pictures in their order, read when they are needed: neighbours of equal size and type together, up to `most`."""
+    """Batches of at most `most` neighbouring pictures of equal size and type; images are read only when needed."""
     waiting: list[Picture] = []
     for image in images:
         picture = Picture.of(image)
@@ -48,10 +48,10 @@ def _kind(picture: Picture) -> tuple[Any, ...]:
 
 
 def to_picture(image: Any) -> Tensor:
-    """Any one image as `Parser` takes it, as (3, H, W) RGB in [0, 255]: uint8, or float32 if it came as floats.
+    """Convert any image that `Parser` takes to (3, H, W) RGB in [0, 255]: uint8, or float32 if it came as floats.
 
     Raises:
-        UserError: If the image cannot be read, or its shape, type or values are none that `Parser` takes.
+        UserError: If the image cannot be read, or `Parser` does not take its shape, type or values.
     """
     if isinstance(image, (str, Path)):
         image = read_image(image)

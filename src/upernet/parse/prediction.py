@@ -1,4 +1,4 @@
-"""What a parser found in one image: maps, names, shares, and files of them."""
+"""A parser's answers about one image: maps, names, shares, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Prediction:
             the objects that have parts. Tasks that answer once per image have none.
         labels: Task → names and colours of its classes.
         top: Task → likeliest classes of the whole image, with their probabilities.
-        shares: Task with a map → the fraction of the image's pixels each class found covers.
-        scores: Task → float16 (K, H, W) or float32 (K,) probabilities, if they were asked for.
-        name: What the image was read from; empty if it came from memory.
+        shares: Task with a map → classes found, with the fraction of the image's pixels that each covers.
+        scores: Task → float16 (K, H, W) or float32 (K,) probabilities; None unless they were asked for.
+        name: The file that the image was read from; empty if it came from memory.
         model: Name of the model.
     """
 
@@ -68,11 +68,11 @@ class Prediction:
 
     def summary(self) -> str:
         """One line, `scene street 81 %; object road 33 %, car 12 %`: image-level answers, then the first map's."""
-        told = {task: self.top[task][:1] for task in self if task not in self.maps}
-        told |= {task: self.shares[task][:3] for task in list(self.maps)[:1]}
+        rankings = {task: self.top[task][:1] for task in self if task not in self.maps}
+        rankings |= {task: self.shares[task][:3] for task in list(self.maps)[:1]}
         return "; ".join(
             f"{task} {', '.join(f'{name} {100 * value:.0f} %' for name, value in ranking) or 'none'}"
-            for task, ranking in told.items()
+            for task, ranking in rankings.items()
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -101,8 +101,8 @@ class Prediction:
         """Write the label maps, the sheet and the JSON; no file is left half written, unless the power fails.
 
         Args:
-            folder: Made if missing.
-            stem: Start of every file name; that of the image's file if none.
+            folder: The folder to write to; it is made if missing.
+            stem: Start of every file name; None for the name of the image's file without its suffix.
 
         Returns:
             `<stem>.<task>.png` for each task with a map (palette PNG, `IGNORE` as 255; 16-bit grey, `IGNORE` as 65535,
@@ -110,7 +110,7 @@ class Prediction:
             (`probabilities` and class `names`), `<stem>.parsed.jpg`, and last `<stem>.json`.
 
         Raises:
-            UserError: If `stem` is no plain file name.
+            UserError: If `stem` is not a plain file name.
             OSError: If a file cannot be written.
         """
         stem = stem if stem is not None else Path(self.name).stem or "image"
@@ -120,9 +120,9 @@ class Prediction:
         folder.mkdir(parents=True, exist_ok=True)
         report, written = self.to_json(), []
 
-        def write(ending: str, fill: Callable[[IO[bytes]], Any]) -> str:
+        def write(ending: str, write_to: Callable[[IO[bytes]], Any]) -> str:
             path = folder / f"{stem}.{ending}"
-            write_whole(path, fill, durable=False)
+            write_whole(path, write_to, durable=False)
             written.append(path)
             return path.name
 
@@ -156,7 +156,7 @@ def label_image(label_map: np.ndarray, labels: Labels) -> tuple[Image.Image, int
 
     Args:
         label_map: (H, W) integers, `IGNORE` where there is no answer.
-        labels: Gives the palette.
+        labels: The classes, whose colours become the palette.
 
     Returns:
         A palette image, or 16-bit grey if there are more than 255 classes; and the number that stands for `IGNORE`,

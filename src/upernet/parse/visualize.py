@@ -23,11 +23,11 @@ FAINT = 0.30
 VEIL = (255, 255, 255), 0.55
 """Colour and opacity over pixels without an answer."""
 LEAST_SHARE = 0.005
-"""Smaller classes are only counted in a legend."""
+"""Smallest share of the image with which a class is listed in a legend; smaller ones are only counted."""
 MOST_ENTRIES = 14
-"""Lines of a legend."""
+"""Most lines of a legend."""
 TAGS = 8
-"""Names written into a panel."""
+"""Most names written into a panel."""
 
 _PAPER, _INK, _SOFT, _RULE, _BAR = (255, 255, 255), (32, 36, 44), (112, 118, 128), (228, 231, 236), (52, 110, 196)
 _MARGIN, _GAP = 36, 28
@@ -37,7 +37,7 @@ _FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.
 
 
 class Answers(Protocol):
-    """What is drawn of a `Prediction`, which documents these fields."""
+    """The fields of a `Prediction` that are drawn; they are documented there."""
 
     image: np.ndarray
     maps: dict[str, np.ndarray]
@@ -50,16 +50,16 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the panels of a photograph of some shape are arranged."""
+    """The arrangement of the panels for a photograph."""
 
     picture: tuple[int, int]  # width, height of a panel's picture
     block: int  # width of a legend
-    beside: bool  # legend right of the picture rather than below
+    legend_right: bool  # legend at the right of the picture rather than below
     columns: int
 
     @property
     def cell(self) -> int:
-        return self.picture[0] + _GAP // 2 + self.block if self.beside else max(self.picture[0], self.block)
+        return self.picture[0] + _GAP // 2 + self.block if self.legend_right else max(self.picture[0], self.block)
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray, labels: Labels) -> Image.Image:
@@ -68,7 +68,7 @@ def overlay(image: np.ndarray, label_map: np.ndarray, labels: Labels) -> Image.I
     Args:
         image: (H, W, 3) uint8 RGB.
         label_map: (H, W) class ids; `IGNORE` pixels are veiled.
-        labels: Gives the colours. Grey ones are laid on more thinly.
+        labels: The classes with their colours. Grey ones are more transparent.
 
     Returns:
         RGB, W×H.
@@ -89,7 +89,7 @@ def sheet(prediction: Answers) -> Image.Image:
 
     The photograph comes first, then one panel for each task with a map: colours over the photograph, names of the large
     regions, and a legend of the classes found with their share of the image. Tasks that answer once per image are
-    listed with bars. Wide pictures are stacked, tall ones stand side by side with the legend beside.
+    listed with bars. Wide pictures are stacked; tall ones stand side by side with their legends to the right.
     """
     image = Image.fromarray(prediction.image)
     answers = [task for task in prediction.labels if task not in prediction.maps]
@@ -125,13 +125,13 @@ def _layout(aspect: float, panels: int) -> _Layout:
     """Arrangement for a photograph of width / height `aspect`."""
     if aspect > 2.4:
         # Beyond 30:1 a strip would be a line; stretched, its colours can still be seen.
-        return _Layout((1200, max(40, round(1200 / aspect))), 1200, beside=False, columns=1)
+        return _Layout((1200, max(40, round(1200 / aspect))), 1200, legend_right=False, columns=1)
     if aspect < 0.6:
         columns = panels if panels <= 5 else math.ceil(panels / 2)
-        return _Layout((max(40, round(760 * aspect)), 760), 250, beside=True, columns=columns)
+        return _Layout((max(40, round(760 * aspect)), 760), 250, legend_right=True, columns=columns)
     size = (640, round(640 / aspect)) if aspect > 640 / 600 else (round(600 * aspect), 600)
     columns = {1: 1, 2: 2, 4: 2}.get(panels, 3 if panels <= 9 else 4)
-    return _Layout(size, max(size[0], 440), beside=False, columns=columns)
+    return _Layout(size, max(size[0], 440), legend_right=False, columns=columns)
 
 
 def _cell(layout: _Layout, title: str, note: str, picture: Image.Image, block: Image.Image | None) -> Image.Image:
@@ -142,7 +142,7 @@ def _cell(layout: _Layout, title: str, note: str, picture: Image.Image, block: I
     _write(draw, (layout.cell, 26), note, _SMALL, _SOFT, "rs")
     if block is None:
         return _stack([head, picture], 0)
-    if layout.beside:
+    if layout.legend_right:
         body = Image.new("RGB", (layout.cell, max(picture.height, block.height)), _PAPER)
         body.paste(picture, (0, 0))
         body.paste(block, (picture.width + _GAP // 2, 0))
@@ -211,7 +211,7 @@ def _tag(panel: Image.Image, label_map: np.ndarray, labels: Labels) -> None:
         if box[0] > grid.shape[0] or box[1] > grid.shape[1]:
             continue
         inside = (grid == class_id) & free
-        # Inside the region and, among such places, well away from its border.
+        # The name should lie inside the region and, among such places, well away from its border.
         fill = _box_means(inside, box)
         around = _box_means(np.pad(inside, [(side, side) for side in box]), (3 * box[0], 3 * box[1]))
         around = around[: fill.shape[0], : fill.shape[1]]
@@ -317,7 +317,7 @@ def _is_grey(colour: Colour) -> bool:
 
 
 def _shade(colour: Colour) -> Colour:
-    """A darker rim, so that pale swatches stand out from the page."""
+    """A darker colour for the rim, so that pale swatches stand out from the page."""
     red, green, blue = (c * 3 // 4 for c in colour)
     return red, green, blue
 

@@ -1,7 +1,7 @@
 """Accumulators of evaluation: integer counts, summed over images and ranks, divided once.
 
-Each is fed with predicted and true *groups* (see `ClassSets`), `IGNORE` where there is no label, and answers
-`compute()` with named fractions, the headline first, and `per_class()` with a table.
+Each counts predicted and true *groups* (see `ClassSets`), `IGNORE` where there is no label. `compute()` returns named
+fractions, the headline first, and `per_class()` a table.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from torchmetrics import Metric
 from upernet.labels import IGNORE
 
 AVERAGED = "averaged"
-"""In a table by class: 1 for classes over which means are taken, 0 for those that only count as mistakes."""
-
+"""Column of the table by class: 1 for classes over which means are taken, 0 for those that only count as mistakes."""
 
 PARTS = "mIoU-bg"
 """Headline of `PartMetric`."""
 
 
 class CountingMetric(Metric, ABC):
-    """What evaluation asks of an accumulator beyond torchmetrics' own contract."""
+    """The contract of an accumulator of evaluation, beyond that of torchmetrics."""
 
     full_state_update = False
 
     def __init__(self) -> None:
-        # Evaluation says itself when ranks are summed: a rank that measures alone must not wait for others.
+        # Evaluation itself decides when ranks are summed: a rank that measures alone must not wait for others.
         super().__init__(sync_on_compute=False)
 
     @abstractmethod
@@ -60,7 +59,7 @@ class ConfusionMetric(CountingMetric):
         self.add_state("matrix", torch.zeros(len(names), len(names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count. Both int64 of one shape; predictions in 0…G-1, targets in 0…G-1 or `IGNORE`."""
+        """Count one batch. Both are int64 of one shape; predictions in 0…G-1, targets in 0…G-1 or `IGNORE`."""
         labelled = target != IGNORE
         size = len(self.names)
         pairs = target[labelled] * size + predicted[labelled]
@@ -70,8 +69,8 @@ class ConfusionMetric(CountingMetric):
 class SegmentationMetric(ConfusionMetric):
     """mIoU, mAcc and pixel accuracy (PA; the toolbox calls it aAcc).
 
-    A class in neither labels nor predictions has no IoU and is left out of the means, as the reference toolbox does;
-    one that is predicted and nowhere labelled has IoU 0 and no accuracy (SPEC D1).
+    A class in neither labels nor predictions has no IoU and is left out of the means, as in the reference toolbox. A
+    class that is predicted and nowhere labelled has IoU 0 and no accuracy (SPEC D1).
     """
 
     def __init__(self, names: Sequence[str], average: Sequence[int] | None = None):
@@ -133,7 +132,7 @@ class SegmentationMetric(ConfusionMetric):
 
 
 class TopOne(ConfusionMetric):
-    """Share of images whose one answer is right."""
+    """Share of images whose answer is right, for tasks with one answer per image."""
 
     def compute(self) -> dict[str, float]:
         """`top-1`: the share of images that are right."""
@@ -158,14 +157,20 @@ class PartMetric(CountingMetric):
     predicted: Tensor
 
     def __init__(self, names: Sequence[str], objects: Sequence[str], no_part: Sequence[bool]):
-        """Args: names, object and whether it holds "no part", for each of G groups."""
+        """Start with no counts.
+
+        Args:
+            names: Name of each of the G groups.
+            objects: Object of each group.
+            no_part: Whether each group holds "no part".
+        """
         super().__init__()
         self.names, self.objects, self.no_part = tuple(names), tuple(objects), tuple(no_part)
         for state in ("hit", "labelled", "predicted"):
             self.add_state(state, torch.zeros(len(names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count. (B, H, W) int64 groups, `IGNORE` where no object with parts is predicted or nothing is labelled."""
+        """Count (B, H, W) int64 groups, `IGNORE` where no object with parts is predicted or nothing is labelled."""
         for prediction, truth in zip(predicted, target, strict=True):
             labelled, found = self._count(truth), self._count(prediction)
             hit = self._count(truth[truth == prediction])
