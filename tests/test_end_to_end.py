@@ -132,7 +132,7 @@ def test_a_report_is_json_for_everybody(run: Path, fake_root: Path, tmp_path: Pa
     [
         (["--sources", "[front]"], "sources: 'front' is not one of fronts, places"),
         (["--split", "nowhere"], "source 'fronts': "),
-        (["--model", "no-such-model"], "no-such-model: no model; give a folder"),
+        (["--model", "no-such-model"], "no-such-model: no such model; give a folder"),
     ],
 )
 def test_wrong_evaluations_are_told(words: list[str], line: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_several_tasks_stay_ours(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["only.pth"], "only.pth is not followed by a path to write"),
         (["a", "b", "--half", "--to", "smp"], "--half"),
         (["a", "b", "--to", "mmseg"], "model.pth"),
-        (["a", "b", "--drop", "depth"], "a: no model"),
+        (["a", "b", "--drop", "depth"], "a: no such model"),
     ],
 )
 def test_wrong_use(

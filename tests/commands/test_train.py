@@ -26,7 +26,7 @@ from upernet.store.loading import load_model
     [
         ("tasks", {}, "tasks: there are none; for example semantic:"),
         ("data.sources", {}, "task 'object': no source trains it"),
-        ("run.init", "no-such-model", "no-such-model: no model; give a folder"),
+        ("run.init", "no-such-model", "no-such-model: no such model; give a folder"),
         ("run.backbone_weights", "/no/such/file.pth", "/no/such/file.pth"),
         ("tasks.part.init_args.parts", {"barn": ["door"]}, "unknown class 'barn'; valid: building, else"),
         ("model.backbone", "resnet5", "timm has no model 'resnet5'; close names: "),

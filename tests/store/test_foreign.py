@@ -53,7 +53,7 @@ def test_every_tensor_has_a_place_or_is_named(tmp_path: Path) -> None:
 def test_what_is_no_upernet_is_told(tmp_path: Path) -> None:
     torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "x.pth")
     with pytest.raises(
-        UserError, match=r"no UPerNet by its tensors \(fc\.weight\); read are those of MMSegmentation, Hug"
+        UserError, match=r"its tensors \(fc\.weight\) are not those of a UPerNet; valid: files of MMSegmentation, Hug"
     ):
         upernet.load(tmp_path / "x.pth")
     torch.save({"epoch": 3}, tmp_path / "y.pth")

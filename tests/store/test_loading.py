@@ -20,7 +20,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_no_model_is_told(folder: Path) -> None:
     line = told(folder / "nowhere")
-    assert line.startswith(f"{folder / 'nowhere'}: no model; give a folder with model.safetensors and config.yaml, ")
+    assert line.startswith(
+        f"{folder / 'nowhere'}: no such model; give a folder with model.safetensors and config.yaml, "
+    )
 
 
 def test_half_a_model_folder_is_told(folder: Path) -> None:
@@ -30,7 +32,7 @@ def test_half_a_model_folder_is_told(folder: Path) -> None:
     (folder / CONFIG).unlink()
     assert told(folder).startswith(f"{folder}: no checkpoint files; give one file, or a folder with")
     (folder / WEIGHTS).write_bytes(weights)
-    assert "no UPerNet by its tensors" in told(folder)
+    assert "are not those of a UPerNet" in told(folder)
 
 
 def test_addresses_of_other_kinds_are_told() -> None:
@@ -38,14 +40,14 @@ def test_addresses_of_other_kinds_are_told() -> None:
 
 
 def test_what_is_published_and_not_read_says_why() -> None:
-    assert "published, but not read: " in told("upernet_beit-base_8x2_640x640_160k_ade20k")
+    assert "is published, but cannot be read: " in told("upernet_beit-base_8x2_640x640_160k_ade20k")
 
 
 def test_a_shipped_model_is_found_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upernet.zoo.shipped.SHIPPED", folder.parent)
     assert shipped_models() == {"m": folder}
     assert find_model("m") == [folder]
-    assert "shipped inside is m, upernet models" in told("n")
+    assert "a shipped model (m) or of a published one (upernet models lists them)" in told("n")
 
 
 @pytest.mark.parametrize("size", [0, 5, 1000, -1])
@@ -78,7 +80,7 @@ def test_an_index_that_leads_elsewhere_is_told(tmp_path: Path) -> None:
     (tmp_path / "model-1-of-2.bin").write_bytes(b"outside")
     for name in ("../model-1-of-2.bin", "..", str(tmp_path / "model-1-of-2.bin")):
         index.write_text(json.dumps({"weight_map": {"x": name}}))
-        assert told(index.parent) == f"{index}: names no weight files beside it but {name!r}; valid: 'model-1-of-2.bin'"
+        assert told(index.parent) == f"{index}: names {name!r}, which is no file beside it; valid: 'model-1-of-2.bin'"
     index.write_text(json.dumps({"weight_map": {"x": "model-1-of-2.bin"}}))
     assert told(index.parent) == (
         f"{index}: names the weight file 'model-1-of-2.bin', which is not beside it; download it too"

@@ -218,7 +218,7 @@ def test_a_damaged_file_in_the_cache_is_told_and_replaced(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     begins = hashlib.sha256(BODY[:-1]).hexdigest()[:8]
-    assert f"{cache / NAME}: sha256 begins {begins} instead of {published_hash(NAME)}; downloading it again" in err
+    assert f"{cache / NAME}: sha256 begins with {begins} instead of {published_hash(NAME)}; downloading it again" in err
 
 
 def test_two_addresses_of_one_name_are_told_apart(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""Any file to a network, and a network to files."""
+"""Networks from files of any kind, and files from networks."""

@@ -1,4 +1,4 @@
-"""The files of one model of other software, opened and not yet understood."""
+"""The files of one model of other software, opened but not yet interpreted."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from upernet.zoo.download import file_hash, published_hash
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _PAIR = re.compile(r"(encoder|decoder)_epoch_(\d+)\.pth")
-# Where training loops put the state dict, and what wrappers put before its names.
+# Keys under which training loops store the state dict, and prefixes that wrappers put before its names.
 _INSIDE = ("state_dict", "model_state_dict", "model", "module")
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
 
 
 def open_checkpoint(paths: Sequence[Path]) -> Checkpoint:
-    """Tensors and plain values of one model's files; nothing in them is run.
+    """Read the tensors and plain values of one model's files; nothing in them is run.
 
     Raises:
         UserError: If there is nothing to read.
-        WorkError: If a file is damaged or hostile, or not the published one its name says.
+        WorkError: If a file is damaged or hostile, or is not the published file that its name claims.
     """
     files: list[Path] = []
     settings: dict[str, dict[str, Any]] = {}
@@ -47,12 +47,12 @@ def open_checkpoint(paths: Sequence[Path]) -> Checkpoint:
     for file in files:
         _check_published(file)
         content = read_checkpoint(file)
-        found = _state_dict(content, file)
-        half = _authors_half(found.keys())
-        found = {half + k: v for k, v in found.items()}
-        if twice := tensors.keys() & found.keys():
+        state = _state_dict(content, file)
+        prefix = _authors_prefix(state.keys())
+        state = {prefix + k: v for k, v in state.items()}
+        if twice := tensors.keys() & state.keys():
             raise UserError(f"{name}: both hold {first_few(twice)}; give the files of one model")
-        tensors |= found
+        tensors |= state
         if isinstance(content, dict) and isinstance(content.get("meta"), dict):
             meta |= content["meta"]
     return Checkpoint(name, tensors, meta, settings)
@@ -62,8 +62,8 @@ def _in_folder(folder: Path) -> list[Path]:
     """The weight files of one model in a folder.
 
     Raises:
-        UserError: If there are none, or of several models.
-        WorkError: If an index names anything else than files beside it.
+        UserError: If there are none, or they belong to several models.
+        WorkError: If an index names anything but files in its own folder.
     """
     whole = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     if whole:
@@ -76,7 +76,7 @@ def _in_folder(folder: Path) -> list[Path]:
     if len(epochs) == 1:
         return pairs
     if epochs:
-        raise UserError(f"{folder}: holds epochs {', '.join(sorted(epochs, key=int))}; give the two files of one")
+        raise UserError(f"{folder}: holds epochs {', '.join(sorted(epochs, key=int))}; give the two files of one epoch")
     single = sorted(p for p in folder.iterdir() if p.suffix in (".pth", ".pt", ".safetensors"))
     if len(single) == 1:
         return single
@@ -99,16 +99,16 @@ def _check_published(path: Path) -> None:
     expected = published_hash(path.name)
     if expected is None or not path.is_file():
         return
-    found = file_hash(path)
-    if not found.startswith(expected):
+    actual = file_hash(path)
+    if not actual.startswith(expected):
         raise WorkError(
-            f"{path}: its sha256 begins with {found[:8]}, the published one with {expected}; download it again, "
+            f"{path}: its sha256 begins with {actual[:8]}, the published one with {expected}; download it again, "
             "or rename it if it is meant to differ"
         )
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors by name, wherever the file keeps them.
+    """The tensors by name, under whatever key the file stores them.
 
     Raises:
         WorkError: If there is no state dict, or one of its entries is no tensor.
@@ -123,21 +123,23 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     tensors = content if isinstance(content, Mapping) else {}
     named = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not named:
-        raise WorkError(f"{path}: holds no state dict, names with tensors")
+        raise WorkError(f"{path}: holds no state dict; expected a file of tensors by name")
     if others := [f"{k} ({type(v).__name__})" for k, v in tensors.items() if k not in named]:
         raise WorkError(
             f"{path}: {len(others)} of {len(tensors)} entries of its state dict are no tensors: {first_few(others)}"
         )
-    for _ in _WRAPPERS:  # each may be there once, and what a training loop keeps beside the network has none
+    for _ in _WRAPPERS:  # each may occur once; entries that a training loop keeps beside the network have none
         prefix = next((w for w in _WRAPPERS if sum(k.startswith(w) for k in named) > len(named) / 2), "")
         if twice := [k for k in named if prefix and k.startswith(prefix) and k.removeprefix(prefix) in named]:
-            raise WorkError(f"{path}: holds {first_few(twice)} with and without {prefix!r}; one of them is valid")
+            raise WorkError(
+                f"{path}: holds {first_few(twice)} with and without {prefix!r}; only one of them can be valid"
+            )
         named = {k.removeprefix(prefix): v for k, v in named.items()}
     return named
 
 
-def _authors_half(keys: Any) -> str:
-    """What to put before the names of one of the authors' two files."""
+def _authors_prefix(keys: Any) -> str:
+    """The prefix for the names in one of the authors' two files, or nothing for names of other files."""
     if all(re.match(r"(conv[123]|bn[123]|layer[1-4])\.", k) for k in keys):
         return "encoder."
     return "decoder." if any(k.startswith("ppm_last_conv.") for k in keys) else ""

@@ -1,4 +1,4 @@
-"""Models of other software, understood by the names of their tensors, and ours written for them."""
+"""Models of other software: reading them, by the names of their tensors, and writing ours for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIALECTS = cast("tuple[Dialect, ...]", (mmseg, huggingface, smp, csail))
 
 
 def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
-    """Open one model of other software and say which.
+    """Read one model of other software, and find out which software wrote it.
 
     Args:
         paths: A checkpoint file, a folder of one, or the authors' encoder and decoder files in any order.
@@ -38,8 +38,8 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
         The dialect's name, and the model in our terms.
 
     Raises:
-        UserError: If there is no checkpoint, or its network is none of ours.
-        WorkError: If a file is damaged, hostile, or a tensor has no place.
+        UserError: If there is no checkpoint, or it is no UPerNet of a known software.
+        WorkError: If a file is damaged or hostile, or a tensor has no place in the network.
     """
     checkpoint = open_checkpoint(paths)
     keys, name = set(checkpoint.tensors), checkpoint.name
@@ -54,58 +54,63 @@ def read_foreign(paths: Sequence[Path]) -> tuple[str, Reading]:
                     raise
                 raise type(error)(f"{name}: {error}") from error
             except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-                said = " ".join(f"{type(error).__name__} {error}".split())
-                raise WorkError(f"{name}: looks like one of {dialect.SOFTWARE}, but is damaged ({said})") from error
+                reason = " ".join(f"{type(error).__name__} {error}".split())
+                raise WorkError(
+                    f"{name}: looks like a file of {dialect.SOFTWARE}, but is damaged ({reason})"
+                ) from error
             return dialect.NAME, reading
     known = ", ".join(dialect.SOFTWARE for dialect in DIALECTS)
-    raise UserError(f"{name}: no UPerNet by its tensors ({first_few(keys) or 'none'}); read are those of {known}")
+    raise UserError(
+        f"{name}: its tensors ({first_few(keys) or 'none'}) are not those of a UPerNet; valid: files of {known}"
+    )
 
 
-def write_foreign(place: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:
-    """Write a model as other software reads it, once reading it back has given the same network.
+def write_foreign(target: Path, to: str, model: UPerNet, tasks: Mapping[str, Task], inference: InferenceConfig) -> None:
+    """Write a model in the form that other software reads. It is read back first and must give the same network.
 
     Args:
-        place: A `.pth` file for `mmseg`; else a folder that does not exist yet.
+        target: A `.pth` file for `mmseg`, otherwise a folder, which is made if missing.
         to: `mmseg`, `huggingface` or `smp`.
         model: The network.
         tasks: Its tasks by name.
-        inference: How photographs reach it.
+        inference: How photographs are resized for it.
 
     Raises:
         UserError: If that software has no such network.
+        WorkError: If reading the result back gives other tensors.
     """
     dialect = {"mmseg": mmseg, "huggingface": huggingface, "smp": smp}[to]
-    tensors, said = dialect.write(model, tasks, inference)
-    beside: dict[str, Any] = {"meta": said} if dialect is mmseg else {"settings": said}
-    again = dialect.read(Checkpoint(place.name, tensors, **beside))
-    config, found = model.config, again.config
-    if not computes_the_same(config.backbone, config.backbone_args, found.backbone, found.backbone_args):
+    tensors, settings = dialect.write(model, tasks, inference)
+    extra: dict[str, Any] = {"meta": settings} if dialect is mmseg else {"settings": settings}
+    reread = dialect.read(Checkpoint(target.name, tensors, **extra))
+    config, other = model.config, reread.config
+    if not computes_the_same(config.backbone, config.backbone_args, other.backbone, other.backbone_args):
         raise UserError(
             f"{to}: cannot hold backbone {config.backbone!r} with {config.backbone_args}; "
-            f"it would be read as {found.backbone!r} with {found.backbone_args}"
+            f"it would be read as {other.backbone!r} with {other.backbone_args}"
         )
-    ours, theirs = to_plain(config), to_plain(found)
+    ours, theirs = to_plain(config), to_plain(other)
     for key in theirs.keys() - {"backbone", "backbone_args", "logits_align_corners"}:
         if not _same(theirs[key], ours[key]):
             raise UserError(f"{to}: cannot hold {key} {ours[key]!r}; it would be read as {theirs[key]!r}")
-    if again.config.upsampling_align_corners != model.config.upsampling_align_corners:
-        raise UserError(f"{to}: brings logits to size with other align_corners than this model")
+    if other.upsampling_align_corners != config.upsampling_align_corners:
+        raise UserError(f"{to}: resizes logits with another align_corners than this model")
     own = model.state_dict()
-    if own.keys() != again.tensors.keys() or any(not torch.equal(v.cpu(), again.tensors[k]) for k, v in own.items()):
+    if own.keys() != reread.tensors.keys() or any(not torch.equal(v.cpu(), reread.tensors[k]) for k, v in own.items()):
         raise WorkError(f"{to}: reading the result back does not give the same tensors; nothing was written")
     if dialect is mmseg:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, partial(torch.save, {"meta": said, "state_dict": tensors}))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, partial(torch.save, {"meta": settings, "state_dict": tensors}))
         return
-    place.mkdir(parents=True, exist_ok=True)
-    for name, content in said.items():
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in settings.items():
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_whole(place / name, partial(_put, text.encode()))
-    write_whole(place / WEIGHTS[0], partial(_put, save(tensors, {"format": "pt"})))
+        write_whole(target / name, partial(_put, text.encode()))
+    write_whole(target / WEIGHTS[0], partial(_put, save(tensors, {"format": "pt"})))
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal, numbers to the digits that settings are written with."""
+    """Whether two plain values are equal, numbers up to the digits with which settings are written."""
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return all(_same(x, y) for x, y in zip(a, b, strict=True))
     return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < 1e-8)

@@ -1,4 +1,4 @@
-"""A network from anything that a user may name: a shipped or published model, a folder, a file, an address."""
+"""Loading a network from whatever a user may name: a shipped or published model, a folder, a file or an address."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def load_model(
         model: A shipped or published name (`upernet models` lists them), a model folder, a checkpoint of other software
             (file, folder, or the authors' pair of files), or an address: `https://…`, `hf://owner/name`.
         trust: Modules whose tasks may be imported, beside `upernet` and those imported already.
-        mirror: Where to download from instead of the address's own host; `UPERNET_MIRROR` if none.
+        mirror: Server to download from instead of the address's own host; None for `UPERNET_MIRROR`, if that is set.
 
     Raises:
-        UserError: If there is no such model, its network is none of ours, or it names a module that is not trusted.
+        UserError: If there is no such model, it is no UPerNet that can be read, or it names a module that is not
+            trusted.
         WorkError: If a file of it is damaged or hostile, or cannot be downloaded.
     """
     paths = find_model(model, mirror)
@@ -44,7 +45,7 @@ def load_model(
         config, tasks, inference, state = reading.config, reading.tasks, reading.inference, reading.tensors
         where = described = " + ".join(str(path) for path in paths)
     try:
-        if native:  # a file that claims a giant is told before memory is taken; those of others have been by now
+        if native:  # a file that claims a giant network is refused before it takes memory; `read_foreign` did so
             check_tensors(build_on_meta(config, tasks, described), state, where)
         network = build_model(config, tasks)
         load_weights(network, state, where)
@@ -58,14 +59,14 @@ def load_model(
 
 
 def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = None) -> list[Path]:
-    """The files or the folder of a model; those that are published are downloaded first. See `load_model`.
+    """Find the files or the folder of a model, and download them if it is published. See `load_model`.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is no such model.
         WorkError: If it cannot be downloaded.
     """
     if not isinstance(model, (str, Path)):
-        return [path for one in model for path in find_model(one, mirror)]
+        return [path for file in model for path in find_model(file, mirror)]
     if "://" in str(model):
         return [fetch_model(str(model), mirror)]
     if str(model) in shipped_models() and not Path(model).exists():
@@ -78,9 +79,11 @@ def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = No
     if published is None:
         shipped = ", ".join(shipped_models()) or "none"
         raise UserError(
-            f"{model}: no model; give a folder with {WEIGHTS} and {CONFIG}, a checkpoint of other software, or a name: "
-            f"shipped inside is {shipped}, upernet models lists what is published"
+            f"{model}: no such model; give a folder with {WEIGHTS} and {CONFIG}, a checkpoint of other software, or "
+            f"the name of a shipped model ({shipped}) or of a published one (upernet models lists them)"
         )
     if published.reason is not None:
-        raise UserError(f"{model}: published, but not read: {published.reason}; upernet models lists those that are")
+        raise UserError(
+            f"{model}: is published, but cannot be read: {published.reason}; upernet models lists those that can"
+        )
     return [fetch_model(address, mirror) for address in published.addresses]

@@ -1,6 +1,6 @@
-"""A model on disk: a folder with `model.safetensors` and `config.yaml`, nothing executable in either.
+"""A model folder: `model.safetensors` and `config.yaml`, with nothing executable in either.
 
-What other software wrote is opened by `upernet.store.foreign`.
+`upernet.store.foreign` opens files of other software.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def save_model(
     """Write a model folder; each file appears whole or not at all.
 
     Args:
-        folder: Made if missing.
+        folder: The folder to write; it is made if missing.
         model: The network.
         tasks: Its tasks by name.
-        inference: How photographs reach it.
-        info: Plain values to keep beside it: data, metrics, command.
+        inference: How photographs are resized for it.
+        info: Further plain values to store: data, metrics, command.
         half: Store floating-point tensors in float16.
 
     Raises:
@@ -81,7 +81,7 @@ def _to_half(name: str, value: Tensor) -> Tensor:
 
 
 def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:
-    """The network, tasks and inference that a model folder's `config.yaml` describes.
+    """Read the network, tasks and inference that a model folder's `config.yaml` describes.
 
     Args:
         folder: The model folder.
@@ -108,7 +108,7 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
 
 
 def _read_content(path: Path) -> dict[str, Any]:
-    """What a model's `config.yaml` holds, its `model` and `tasks` among it.
+    """The content of a model's `config.yaml`, which has at least the keys `model` and `tasks`.
 
     Raises:
         WorkError: If it is damaged or hostile.
@@ -125,7 +125,7 @@ def _read_content(path: Path) -> dict[str, Any]:
 
 
 def _count_values(block: Any, known: dict[int, int]) -> int:
-    """How many values a block holds, shared ones as often as they occur: so often are they copied and printed."""
+    """How many values a block holds. Shared ones count as often as they occur, since copies and prints repeat them."""
     if not isinstance(block, (dict, list)):
         return 1
     if id(block) not in known:
@@ -135,5 +135,5 @@ def _count_values(block: Any, known: dict[int, int]) -> int:
 
 
 def is_native(folder: Path) -> bool:
-    """Whether this is a model folder of ours."""
+    """Whether a folder is a model folder as `save_model` writes it."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()

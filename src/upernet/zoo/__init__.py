@@ -1,1 +1,1 @@
-"""What is published, what ships inside, and how weights get here."""
+"""Published and shipped models, and the download of weights."""

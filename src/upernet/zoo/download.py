@@ -1,6 +1,6 @@
-"""Files by their addresses, kept in the usual cache.
+"""Downloads of files by address, kept in PyTorch's usual cache.
 
-Nothing here imports torch. A download that broke off goes on where it stopped; a file whose sha256 is known is compared
+Nothing here imports torch. An interrupted download resumes where it stopped. A file whose sha256 is known is compared
 with it on every use.
 """
 
@@ -23,16 +23,16 @@ from upernet.zoo.transfer import RESUMES, discard, note_of, read_note, transfer,
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})(?:\.[A-Za-z]\w*)+$")
 _DATE_OR_COUNT = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|0+[1-9]\d*")
-"""What a name can end in that looks like a hash: `20200605`, or padded steps such as `00080000`."""
+"""Ends of names that look like a hash but are none: a date, `20200605`, or padded steps such as `00080000`."""
 _HASHES: dict[tuple[int, ...], str] = {}
-"""Of files seen by this process: fetching a file and opening it both ask for its hash."""
+"""Hashes of the files that this process has seen: fetching a file and opening it both need its hash."""
 
 
 def cached_path(address: str) -> Path:
-    """Where `fetch` keeps the file of an address: `$TORCH_HOME/hub/checkpoints`, shared with other programs.
+    """The path at which `fetch` keeps the file of an address, in `$TORCH_HOME/hub/checkpoints` as other programs do.
 
     Raises:
-        UserError: If the address is no `https://` or `http://` one, or names no file.
+        UserError: If the address does not start with `https://` or `http://`, or names no file.
     """
     try:
         parts = urlsplit(address)
@@ -50,9 +50,9 @@ def cached_path(address: str) -> Path:
 
 
 def published_hash(name: str) -> str | None:
-    """The beginning of the sha256 that a file name ends in, as in `model-aa54cb54.pth`, if it does."""
-    found = _HASH_IN_NAME.search(name)
-    return None if found is None or _DATE_OR_COUNT.fullmatch(found[1]) else found[1]
+    """The first digits of the sha256 with which a file name ends, as in `model-aa54cb54.pth`; None if it has none."""
+    match = _HASH_IN_NAME.search(name)
+    return None if match is None or _DATE_OR_COUNT.fullmatch(match[1]) else match[1]
 
 
 def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None) -> Path:
@@ -60,16 +60,16 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
 
     Args:
         address: `https://…` or `http://…`.
-        sha256: Hash of the file or its beginning, at least 8 hexadecimal digits; if none, the file name's own where
-            it ends in one. Without any, a cached file is taken for this one unless it came from another address.
-        mirror: Stands for scheme and host of the address, whose path is kept; if none, `$UPERNET_MIRROR`.
+        sha256: Hash of the file, or at least its first 8 hexadecimal digits; None for the hash with which the file
+            name ends, if it does. Without a hash, a cached file is used unless it came from another address.
+        mirror: Replaces scheme and host of the address, whose path is kept; None for `$UPERNET_MIRROR`, if that is set.
 
     Returns:
         Path of the whole, checked file.
 
     Raises:
         UserError: If the address, the hash or the mirror is malformed.
-        WorkError: If the file cannot be had, or is not the one that was published.
+        WorkError: If the file cannot be downloaded, or is not the one that was published.
     """
     path = cached_path(address)
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
@@ -87,7 +87,7 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
                 if expected is not None:
                     _check_hash(part, expected, source)
                 else:
-                    # The name alone does not say which of two files called model.pth this is.
+                    # The name alone does not tell two files called model.pth apart.
                     write_note(path, {"address": address})
                 put_in_place(part, path)
                 note_of(part).unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
 
 
 def file_hash(path: Path) -> str:
-    """The sha256 of a file, computed once as long as the file is the same one and nobody has written to it."""
+    """The sha256 of a file, computed again only if the file was replaced or written to."""
     with open(path, "rb") as file:
         state = os.fstat(file.fileno())
         same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
@@ -114,7 +114,7 @@ def _check_hash(part: Path, expected: str, source: str) -> None:
     if not actual.startswith(expected):
         discard(part)
         raise WorkError(
-            f"{source}: sha256 begins {actual[: max(len(expected), 8)]} instead of {expected}, so it is not the "
+            f"{source}: sha256 begins with {actual[: max(len(expected), 8)]} instead of {expected}, so it is not the "
             "published file; it was deleted"
         )
 
@@ -139,7 +139,7 @@ def checked_mirror(mirror: str) -> str:
 
 
 def _mirrored(address: str, mirror: str | None) -> str:
-    """The address to ask, with nothing in it that HTTP cannot carry."""
+    """The address to request, with the mirror's host if there is one, in characters that HTTP can carry."""
     mirror = mirror or os.environ.get("UPERNET_MIRROR")
     if mirror:
         parts = urlsplit(address)
@@ -151,7 +151,7 @@ def _mirrored(address: str, mirror: str | None) -> str:
 
 
 def _is_cached(path: Path, address: str, expected: str | None, tell: bool = False) -> bool:
-    """Whether a file is there and is the one that the address names; `tell` prints why another is not."""
+    """Whether a file exists and is the one that the address names; `tell` prints a line if it is another one."""
     if not path.is_file():
         return False
     if expected is None:
@@ -163,7 +163,7 @@ def _is_cached(path: Path, address: str, expected: str | None, tell: bool = Fals
         actual = file_hash(path)
         if actual.startswith(expected):
             return True
-        why = f"sha256 begins {actual[: len(expected)]} instead of {expected}"
+        why = f"sha256 begins with {actual[: len(expected)]} instead of {expected}"
     if tell:
         print_line(f"upernet: {path}: {why}; downloading it again", sys.stderr)
     return False
@@ -171,7 +171,7 @@ def _is_cached(path: Path, address: str, expected: str | None, tell: bool = Fals
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Only one process or thread at a time, by a file that goes away afterwards."""
+    """Let only one process or thread at a time into the block, by a lock file that is deleted afterwards."""
     while True:
         file = open(path, "ab")  # noqa: SIM115 (the lock lives as long as the file is open)
         try:
@@ -182,7 +182,7 @@ def _lock(path: Path) -> Iterator[None]:
         except BaseException:
             file.close()
             raise
-        # The one before deleted the file while we waited for it, so the next one would lock another.
+        # The previous holder deleted the file while we waited, so the next process would lock another file.
         file.close()
     try:
         yield
@@ -194,7 +194,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _wait_for(file: IO[bytes], path: Path) -> None:
     if sys.platform == "win32":
-        return  # no fcntl there; two downloads of one file at once are left to the hash
+        return  # no fcntl there: if two processes download one file at once, only its hash protects it
     import fcntl
 
     try:

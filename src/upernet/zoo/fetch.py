@@ -1,4 +1,4 @@
-"""Weights from the network, by any address of a model."""
+"""Downloads of a model's weights by any kind of address."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from upernet.zoo.hub import fetch_hub
 
 
 def fetch_model(address: str, mirror: str | None = None) -> Path:
-    """Fetch the weights of a model by address.
+    """Download the weights of a model, unless they are in the cache.
 
     Args:
         address: `https://…` of a file, or `hf://owner/name` or `hf://owner/name@revision` of a hub repository.
-        mirror: See `fetch` and `fetch_hub`.
+        mirror: Server to download from instead; see `fetch` and `fetch_hub`.
 
     Returns:
         The file, or the folder of the repository.
 
     Raises:
         UserError: If the address is of neither form.
-        WorkError: If it cannot be had.
+        WorkError: If the weights cannot be downloaded.
     """
     scheme, _, rest = address.partition("://")
     if scheme.lower() == "hf":

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub."""
+"""Downloads of repositories of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
 
     Args:
         repo: `owner/name`.
-        revision: Branch, tag or commit; the main branch if none.
-        mirror: Address of a server that answers like the hub; if none, `$HF_ENDPOINT`, then `$UPERNET_MIRROR`. A hub
+        revision: Branch, tag or commit; None for the main branch.
+        mirror: Address of a server that answers like the hub; None for `$HF_ENDPOINT`, or else `$UPERNET_MIRROR`. A hub
             token kept on this machine is not sent to a mirror.
 
     Returns:
@@ -30,7 +30,7 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
 
     Raises:
         UserError: If `repo`, the revision or the mirror is malformed.
-        WorkError: If the repository cannot be had.
+        WorkError: If the repository cannot be downloaded.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, flags=re.ASCII):
         raise UserError(f"{repo!r} is no repository of the hub; for example hf://openmmlab/upernet-swin-tiny")
@@ -46,7 +46,7 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
     shown = f"hf://{repo}" + (f"@{revision}" if revision else "")
     patterns = ["*.json", "*.yaml", "*.safetensors"]
     pickled = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
-    # Without a connection each step falls back on what is cached; listing the files first would not.
+    # Without a connection each step falls back on the cached files. To list the repository's files first would fail.
     for allowed in (patterns, patterns + pickled):
         try:
             with _hub_bars():
@@ -60,7 +60,7 @@ def fetch_hub(repo: str, *, revision: str | None = None, mirror: str | None = No
                         library_name="upernet",
                     )
                 )
-        except Exception as error:  # its HTTP library, and with it the errors, differ between versions of the hub's
+        except Exception as error:  # versions of huggingface_hub differ in their HTTP library, and so in their errors
             lines = str(error).strip().splitlines()
             why = " ".join((lines[0] if lines else type(error).__name__).split())
             why = re.sub(r"^Got: \w+: (\[Errno -?\d+\] )?", "", why).rstrip(".")

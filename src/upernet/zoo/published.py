@@ -1,4 +1,4 @@
-"""Published UPerNet weights: what they are, what they reach and where they lie. Nothing here imports torch."""
+"""The table of published UPerNet weights, with their figures and addresses. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ TABLE = Path(__file__).parent / "published.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published model. None stands for what its publishers do not state.
+    """One published model. A field is None if its publishers do not state it.
 
     Attributes:
-        name: File name of the weights without date, hash and suffix; the folder's where there are several files.
+        name: File name of the weights without date, hash and suffix, or the folder's name if there are several files.
         dataset: `cityscapes`, `ade20k`, `voc` or `broden_plus`.
-        backbone: Its name as published, with the data it was pre-trained on (such as IN-21K) where the zoo has several.
+        backbone: Name of the backbone as published, with the data that it was pre-trained on (such as IN-21K) if
+            the zoo has several.
         classes: The data set whose classes the network has.
         addresses: The weights: one file, or the authors' pair of encoder and decoder.
         sha256: First digits of the file's sha256, which its name carries.
-        hub: The same weights, converted, on the Hugging Face hub.
-        crop: Height and width of what it was trained on, in pixels.
+        hub: Repository of the same weights, converted, on the Hugging Face hub.
+        crop: Height and width of its training crops, in pixels.
         steps: Optimiser updates.
         miou: Mean IoU on the validation set in percent, at one scale.
         miou_ms_flip: The same, averaged over scales and mirror images.
         miou_ms: The same, averaged over scales only.
         memory_gb: Memory per GPU in training, in gigabytes.
         fps: Images per second on the publishers' GPU.
-        reason: Why the weights cannot be read; none if they can.
+        reason: Why the weights cannot be read; None if they can.
     """
 
     name: str
@@ -69,5 +70,5 @@ def published() -> list[Published]:
 
 
 def find_published(name: str) -> Published | None:
-    """The published model of a name, if there is one."""
+    """The published model of a name, or None if there is none."""
     return next((model for model in _table() if model.name == name), None)

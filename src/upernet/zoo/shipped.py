@@ -8,5 +8,5 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 def shipped_models() -> dict[str, Path]:
-    """Folders of the models inside the package by the name to load them with, sorted by name."""
+    """Name → folder of the models inside the package, sorted by name."""
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/config.yaml"))}

@@ -1,7 +1,7 @@
 """Transfer of one file by HTTP, resumed where an earlier one broke off. Nothing here imports torch.
 
-While `<file>.part` grows, the note `<file>.part.json` beside it tells from which address it comes and by what to
-recognise that the server's file has changed.
+While `<file>.part` grows, the note `<file>.part.json` beside it holds the address that it comes from and the validator
+(an ETag or a date) that changes with the server's file.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from upernet.files import write_whole
 from upernet.screen import transfer_progress
 
 TIMEOUT = 30.0
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without a byte after which a connection counts as lost."""
 RETRIES = 3
-"""How often a connection that broke off is taken up again before the command gives up."""
+"""How often a broken connection is opened again before the command gives up."""
 PAUSE = 1.0
 """Seconds before the first retry; the second waits twice as long, and so on."""
 CHUNK = 1 << 18
@@ -42,17 +42,17 @@ class _StartOver(Exception):
 
 
 def transfer(address: str, part: Path, name: str, *, checked: bool) -> None:
-    """Fill a file with what an address holds, going on where an earlier transfer from there broke off.
+    """Download an address into a file, and resume where an earlier transfer from the same address broke off.
 
     Args:
         address: `https://…` or `http://…`, in characters that HTTP can carry.
-        part: The file; what it holds from another address is discarded.
-        name: Stands before the progress bar.
-        checked: Whether the caller compares a hash afterwards. Without one, a transfer resumes only where the server
-            tells by what to recognise its file.
+        part: The file to fill. It is discarded first if it comes from another address.
+        name: Name before the progress bar.
+        checked: Whether the caller compares a hash afterwards. If not, a transfer resumes only if the server gave a
+            validator, by which a changed file is recognised.
 
     Raises:
-        WorkError: If the server refuses, is not there, or breaks off more than `RETRIES` times; `part` is kept.
+        WorkError: If the server refuses, cannot be reached, or breaks off more than `RETRIES` times; `part` is kept.
         OSError: If `part` cannot be written.
     """
     with transfer_progress(name) as show:
@@ -77,12 +77,12 @@ def discard(part: Path) -> None:
 
 
 def note_of(path: Path) -> Path:
-    """The file beside another that tells where that one comes from."""
+    """The path of the note beside a file, which holds the address that the file comes from."""
     return path.with_name(f"{path.name}.json")
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of a file; empty if there is none that can be read."""
+    """The note of a file; empty if it is missing or damaged."""
     try:
         content = json.loads(note_of(path).read_text())
     except (OSError, ValueError):
@@ -96,12 +96,12 @@ def write_note(path: Path, content: dict[str, Any]) -> None:
 
 
 def _connect_once(address: str, part: Path, checked: bool, show: Callable[[int, int | None], None]) -> None:
-    """Ask for what is missing and append it, over one connection."""
+    """Request the missing bytes over one connection and append them to the file."""
     note = read_note(part)
     have = part.stat().st_size if part.is_file() and note.get("address") == address else 0
     validator = note.get("validator")
     if not isinstance(validator, str) and not checked:
-        have = 0  # nothing would tell if the server's file had changed in between
+        have = 0  # a change of the server's file could not be noticed
     headers = {"User-Agent": "upernet"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -120,15 +120,15 @@ def _connect_once(address: str, part: Path, checked: bool, show: Callable[[int, 
             raise _BrokeOff("the connection broke off before an answer came") from error
         raise WorkError(f"{address}: {_plain(why)}; {ELSEWHERE}") from error
     with response:
-        told = _validator(response.headers)
+        current = _validator(response.headers)
         if have and response.status == 206:
             begin = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
-            if begin is None or int(begin[1]) != have or (validator and told and told != validator):
+            if begin is None or int(begin[1]) != have or (validator and current and current != validator):
                 raise _StartOver
         else:
             have = 0
             discard(part)
-            write_note(part, {"address": address, "validator": told})
+            write_note(part, {"address": address, "validator": current})
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if re.fullmatch(r"\d{1,18}", length) else None
         show(have, total)
@@ -142,7 +142,7 @@ def _connect_once(address: str, part: Path, checked: bool, show: Callable[[int, 
 
 
 def _chunks(response: Any, have: int, total: int | None) -> Iterator[bytes]:
-    """The body; errors of the network leave as `_BrokeOff`, so that those of the disk can be told from them."""
+    """The body in chunks. Errors of the network are raised as `_BrokeOff`, to differ from those of the disk."""
     while True:
         try:
             chunk = response.read1(CHUNK)
@@ -156,16 +156,14 @@ def _chunks(response: Any, have: int, total: int | None) -> Iterator[bytes]:
 
 
 def _validator(headers: Any) -> str | None:
-    """The header by which a changed file is recognised; a weak ETag does not promise equal bytes."""
+    """The value by which a changed file is recognised. A weak ETag is not used: it does not promise equal bytes."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _refusal(error: HTTPError) -> str:
     if 300 <= error.code < 400:
-        return (
-            f"redirects to {error.headers.get('Location')!r}, not followed; valid: a few steps of https:// or http://"
-        )
+        return f"redirects to {error.headers.get('Location')!r}, not followed; valid: a few redirects to https:// or http://"
     return " ".join(f"HTTP {error.code} {error.reason}; {ELSEWHERE}".split())
 
 

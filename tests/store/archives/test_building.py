@@ -153,7 +153,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(
 
 def test_the_refusal_names_the_tensor(tmp_path: Path) -> None:
     text = refusal(zip_of(tmp_path / "a.pth", tensor_pickle((10**12,), (1,)), {"0": bytes(16)}))
-    assert text.startswith("tensor 'x' claims 1000000000000 values, the file holds 4 for it")
+    assert text.startswith("tensor 'x' claims 1000000000000 values, but the file holds 4 for it")
 
 
 def test_one_storage_under_many_tensors_is_bounded(tmp_path: Path) -> None:
@@ -164,4 +164,4 @@ def test_one_storage_under_many_tensors_is_bounded(tmp_path: Path) -> None:
 
 def test_arrays_that_claim_more_than_they_hold(tmp_path: Path) -> None:
     pickled = pickle.dumps(np.zeros(77, np.int8), 2).replace(b"K\x4d\x85", b"J\x00\x00\x00\x7f\x85")
-    assert "claims 2130706432 values, the file holds 77" in refusal(zip_of(tmp_path / "a.pth", pickled))
+    assert "claims 2130706432 values, but the file holds 77" in refusal(zip_of(tmp_path / "a.pth", pickled))

@@ -50,7 +50,7 @@ def test_an_index_that_names_anything_else_is_refused(tmp_path: Path, name: Any)
         file.touch()
     with pytest.raises(WorkError) as caught:
         read_index(path := index_of(folder, "b.bin", name))
-    assert str(caught.value) == f"{path}: names no weight files beside it but {str(name)!r}; valid: 'model-1-of-2.bin'"
+    assert str(caught.value) == f"{path}: names {str(name)!r}, which is no file beside it; valid: 'model-1-of-2.bin'"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_weights_must_be_finite(tmp_path: Path, legacy: bool) -> None:
         assert len(read_checkpoint(write(tmp_path / "a.pth", honest, legacy))) == 4
         for name in ("conv_seg.weight", "bn.running_var", "norm1.bias"):
             text = refusal(write(tmp_path / "a.pth", {"state_dict": {name: bad}}, legacy))
-            assert text.startswith(f"tensor 'state_dict.{name}' holds {told}; its training went astray")
+            assert text.startswith(f"tensor 'state_dict.{name}' holds {told}; its training diverged")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e5m2], ids=str)
@@ -40,9 +40,9 @@ def test_weights_of_safetensors_must_be_finite(tmp_path: Path, dtype: torch.dtyp
 def test_sides_that_no_upernet_has_are_refused(tmp_path: Path) -> None:
     """A classifier of so many classes would take memory for their names that its weights do not take."""
     text = refusal(write(tmp_path / "a.pth", {"state_dict": {"conv_seg.weight": torch.zeros(2**16, 1, 1, 1)}}))
-    assert text == "tensor 'state_dict.conv_seg.weight' claims a side of 65536, no UPerNet has one above 32768"
+    assert text == "tensor 'state_dict.conv_seg.weight' claims a side of 65536; no UPerNet has one above 32768"
     text = refusal(zip_of(tmp_path / "b.pth", tensor_pickle((0, 2**40), (1, 1)), {"0": bytes(16)}))
-    assert text.startswith("tensor 'x' claims a side of 1099511627776, ")
+    assert text.startswith("tensor 'x' claims a side of 1099511627776; ")
     assert "side" in refusal(write(tmp_path / "c.pth", [np.empty((0, 2**40))]))
     flat = torch.zeros(2**16)  # as optimisers keep
     assert torch.equal(read_checkpoint(write(tmp_path / "d.pth", flat)), flat)

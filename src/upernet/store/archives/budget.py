@@ -1,4 +1,4 @@
-"""What one pickle may cost."""
+"""The limit on the work that one pickle may cause."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from upernet.store.archives.descriptions import RefusedError
 
 PICKLE_STEPS = 1_000_000
-"""Most instructions of one pickle, and elements copied by them: they, not bytes, are what memory grows with. A training
+"""Most instructions of one pickle, and elements that they copy: memory grows with these, not with bytes. A training
 checkpoint with its optimiser takes about a tenth."""
 COLLISIONS = 32
-"""Comparisons of two keys that count as one step."""
+"""How many comparisons of two keys count as one step."""
 KEY_PARTS = 1000
-"""Most elements of a tuple used as a key: hashing visits each as often as it occurs."""
+"""Most elements of a tuple that is a key: hashing visits each element as often as it occurs."""
 
 
 class Budget:
@@ -23,20 +23,27 @@ class Budget:
         self.steps = PICKLE_STEPS
 
     def spend(self, steps: int) -> None:
-        """Take so many steps.
+        """Use up some of the steps.
 
         Raises:
-            RefusedError: If not as many are left.
+            RefusedError: If fewer are left.
         """
         self.steps -= steps
         if self.steps < 0:
             raise RefusedError(f"its pickle takes more than {PICKLE_STEPS} steps; it may be hostile")
 
     def key(self, value: Any, others: Sized) -> Any:
-        """The value, once the steps are spent that hashing it and comparing it with the other keys may take.
+        """Spend the steps that it may take to hash a key and to compare it with the other keys, and return the key.
 
-        Text is hashed with a secret and numbers that count up all differ in their hash; any other key may have been
-        chosen to collide with each one before it. Nested tuples are hashed anew each time, without a limit.
+        Text is hashed with a secret, and numbers that count up all differ in their hash. Any other key may have been
+        chosen to collide with every key before it. Python hashes nested tuples anew each time, however deep they are.
+
+        Args:
+            value: The key.
+            others: The set or dict that it is for, with the keys before it.
+
+        Raises:
+            RefusedError: If the key has too many parts, or too few steps are left.
         """
         if type(value) in (str, bytes) or (type(value) is int and 0 <= value <= len(others) + 1):
             return value
@@ -52,7 +59,7 @@ class Budget:
         return value
 
     def add_keys(self, target: set[Any], values: list[Any]) -> set[Any]:
-        """The set, once the values are paid for and in it."""
+        """Add values to a set, spend the steps for them, and return the set."""
         for value in values:
             target.add(self.key(value, target))
         return target

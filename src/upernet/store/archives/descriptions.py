@@ -1,4 +1,4 @@
-"""What a pickle is turned into: plain values, and inert descriptions of everything else."""
+"""Inert descriptions, into which all of a pickle but its plain values is turned."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ DIMENSIONS = 64
 
 
 class RefusedError(Exception):
-    """Why a file is not opened, without its name."""
+    """The reason why a file is refused, without the file's name."""
 
 
-# Without `eq`: descriptions may be keys, and comparing what a hostile file nests has no end.
+# Without `eq`: descriptions may be keys, and to compare what a hostile file nests may never end.
 @dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
     """An inert stand-in for an object, class or function of a module that is not imported.
 
     Attributes:
-        name: Where it comes from, such as `mmengine.logging.history_buffer.HistoryBuffer`.
-        args: What it was to be made from; the callee comes first where that is itself an object.
-        state: The items where it is a kind of dict or list, otherwise what it was to restore itself from, or None.
+        name: Module and name, such as `mmengine.logging.history_buffer.HistoryBuffer`.
+        args: The arguments that it was to be made from; if the callee is itself an object, it comes first.
+        state: The items of a kind of dict or list; of others, the state that it was to be restored from, or None.
     """
 
     name: str
@@ -36,20 +36,20 @@ class Placeholder:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Name(Placeholder):
-    """A class or function itself. A call of a foreign one is a `Placeholder`; `globals` knows all others."""
+    """A class or function itself. Calls of foreign ones become `Placeholder`s; `globals` knows all others."""
 
     foreign: bool = False
 
 
 class Array(Placeholder):
-    """A numpy array or scalar, whose state is to be (version, shape, type, whether in Fortran's order, data)."""
+    """A numpy array or scalar. Its state should be (version, shape, type, whether in Fortran order, data)."""
 
     __slots__ = ()
 
 
 @dataclass(eq=False, frozen=True, slots=True)
 class TensorView:
-    """A tensor in storage `key`, which has to hold `bytes`; offset and strides count values of `dtype`."""
+    """A tensor in storage `key`, which must hold `bytes` bytes. Offset and strides count values of `dtype`."""
 
     key: str
     bytes: int
@@ -60,21 +60,38 @@ class TensorView:
 
 
 def sizes(value: Any) -> tuple[int, ...]:
-    """The value, if it is a shape: not too many counts, none below zero."""
+    """The value as a shape.
+
+    Raises:
+        RefusedError: If it is not a list or tuple of counts, or has more than `DIMENSIONS`.
+    """
     if len(expect(value, "a shape", tuple, list)) > DIMENSIONS:
         raise RefusedError(f"damaged: a tensor of {len(value)} dimensions")
     return tuple(count(v) for v in value)
 
 
 def count(value: Any) -> int:
-    """The value, if it is a count that memory could ever hold."""
+    """The value as a count.
+
+    Raises:
+        RefusedError: If it is not a whole number from 0 to 2⁶² - 1.
+    """
     if not 0 <= expect(value, "a count", int) < 2**62:
         raise RefusedError(f"damaged: {short(value)} where a count was expected")
     return int(value)
 
 
 def expect(value: Any, wanted: str, *kinds: type) -> Any:
-    """The value, if it is of one of these types itself; `wanted` says in the error what it should be."""
+    """The value, after a check of its type.
+
+    Args:
+        value: Any value.
+        wanted: What it should be, for the error line.
+        kinds: The types that are valid; their subclasses are not.
+
+    Raises:
+        RefusedError: If it is of another type.
+    """
     if type(value) not in kinds:
         raise RefusedError(f"damaged: {short(value)} where {wanted} was expected")
     return value

@@ -1,7 +1,7 @@
-"""What stands for the classes and functions that a pickle names, and for calls of them.
+"""Descriptions of the classes and functions that a pickle names, and of calls of them.
 
-None is ever looked up in a module, and no call is ever made. Those of Python, PyTorch and NumPy that honest checkpoints
-need are known here one by one; any other of theirs is refused by its name. Those of other software become
+No name is ever looked up in a module, and no call is ever made. The names in Python, PyTorch and NumPy that honest
+checkpoints need are listed here one by one; all others in these three are refused. Names in other software become
 `Placeholder`s.
 """
 
@@ -30,7 +30,7 @@ from upernet.store.archives.descriptions import (
 )
 
 COPIED_BYTES = 64
-"""Bytes whose copy counts as one step."""
+"""How many copied bytes count as one step."""
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -48,7 +48,8 @@ _STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype) and name[0] != "q"}
-# The first ran commands in Python 2; pickle has no name of today for it. The next held its errors, most of which have.
+# Two modules of Python 2 come first. `popen2` ran commands, and pickle maps it to no module of Python 3. `exceptions`
+# held the built-in errors, most of which pickle maps.
 _GUARDED = frozenset({"popen2", "exceptions", "torch", "numpy", "torchvision", "upernet"}) | sys.stdlib_module_names
 _HARMLESS = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|functools\.partial|uuid\.(Safe)?UUID|decimal\.Decimal"
@@ -65,14 +66,14 @@ _MODULE = re.compile(r"(torch\.nn\.(modules|parallel)|torchvision\.(models|ops)|
 
 
 def describe_global(budget: Budget, module: Any, name: Any) -> Any:
-    """What stands for a class or function: a type of numbers, or its name.
+    """Describe a class or function that a pickle names: a type of numbers as itself, any other as a `Name`.
 
     Raises:
         RefusedError: If no checkpoint needs it.
     """
     budget.spend(len(expect(module, "a name", str)) + len(expect(name, "a name", str)))
-    given = f"{module}.{name}"
-    # As pickle itself does: what Python 2 called thread.start_new_thread acts under today's name.
+    original = f"{module}.{name}"
+    # As in pickle itself, names of Python 2, such as thread.start_new_thread, are mapped to today's.
     place, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     if place == "numpy._core" or place.startswith("numpy._core."):
         place = "numpy.core" + place.removeprefix("numpy._core")
@@ -86,11 +87,11 @@ def describe_global(budget: Budget, module: Any, name: Any) -> Any:
         return Name(full, foreign=True)
     if _MODULE.fullmatch(full):
         _refuse_module(full)
-    _refuse(given)
+    _refuse(original)
 
 
 def describe_call(budget: Budget, target: Any, args: Any, keywords: Any = None) -> Any:
-    """What stands for `target(*args, **keywords)`. Keywords become one last argument.
+    """Describe the call `target(*args, **keywords)`. All keywords together become the last argument.
 
     Raises:
         RefusedError: If it is a call that no checkpoint needs.
@@ -109,18 +110,19 @@ def describe_call(budget: Budget, target: Any, args: Any, keywords: Any = None) 
     raise RefusedError(f"damaged: calls {short(target)}")
 
 
-def describe_storage(given: Any) -> TensorView:
-    """What stands for a storage that a pickle names: all its values, in one dimension.
+def describe_storage(storage: Any) -> TensorView:
+    """Describe a storage that a pickle names, as a tensor of all its values in one dimension.
 
     Raises:
         RefusedError: If it is of no known kind.
     """
-    expect(given, "a storage", tuple)
-    if given[:1] == ("module",):  # so the format before PyTorch 1.6 keeps the source code of a class
-        _refuse_module(given[1].name if isinstance(given[1], Name) else "of no known class")
+    expect(storage, "a storage", tuple)
+    if storage[:1] == ("module",):  # the format before PyTorch 1.6 keeps the source code of a class like this
+        _refuse_module(storage[1].name if isinstance(storage[1], Name) else "of no known class")
     # The format before PyTorch 1.6 adds a window, which has been None since PyTorch 0.4.
-    kind, of, key, _, numel, *window = given
-    name = of.name.rpartition(".")[2] if isinstance(of, Name) and not of.foreign else ""
+    kind, storage_class, key, _, numel, *window = storage
+    known = isinstance(storage_class, Name) and not storage_class.foreign
+    name = storage_class.name.rpartition(".")[2] if known else ""
     if kind != "storage" or name not in _STORAGES or window not in ([], [None]):
         raise RefusedError("damaged: its pickle names a storage of no known kind")
     dtype, key = _STORAGES[name], str(expect(key, "a storage's key", str, int))
@@ -135,7 +137,7 @@ def _refuse_module(name: str) -> NoReturn:
     raise RefusedError(f"holds a whole model ({name[:200]}), not its weights; save model.state_dict() and give that")
 
 
-# What stands for a call of each function that honest checkpoints name. Wrong arguments fail, and so refuse the file.
+# One function for each call that honest checkpoints make. Wrong arguments raise an error, which refuses the file.
 
 
 def _sequence(budget: Budget, items: Any = (), length: Any = None) -> list[Any]:
@@ -161,7 +163,7 @@ def _attribute(budget: Budget, target: Any, name: Any) -> Name:
     # Before protocol 4, a pickle names a method of a class like this; mmengine's checkpoints are full of it.
     if isinstance(target, Name) and target.foreign and type(name) is str and name.isidentifier():
         budget.spend(len(target.name) + len(name))
-        # A harmless class of Python's own can have methods that act, such as pathlib.Path.unlink.
+        # Even a harmless class of Python can have methods with effects, such as pathlib.Path.unlink.
         if target.name.partition(".")[0] in _GUARDED:
             _refuse(f"{target.name}.{name}")
         return Name(f"{target.name}.{name}", foreign=True)
@@ -218,7 +220,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch.torch_version.TorchVersion": lambda budget, text: expect(text, "a version", str),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    # Like the second, with the type as its seventh argument.
+    # Like `_rebuild_tensor_v2`, with the type as the seventh argument.
     "torch._utils._rebuild_tensor_v3": lambda budget, *args: replace(
         _tensor(budget, *args[:6], *args[7:]), dtype=expect(args[6], "a type of numbers", torch.dtype)
     ),

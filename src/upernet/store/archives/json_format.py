@@ -1,4 +1,4 @@
-"""JSON files beside a checkpoint: its settings, and the index of one that is spread over several files."""
+"""JSON files beside a checkpoint: its settings, or its index if it is split into several files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SHARD = re.compile(r"\w[\w.+-]{0,200}", re.ASCII)
 
 
 def parse_json(text: bytes) -> Any:
-    """JSON in which no key comes twice, for readers differ in which they take.
+    """Parse JSON in which no object has a key twice, since readers differ in which of two values they take.
 
     Raises:
-        RefusedError: If one does.
-        ValueError: If it is no JSON.
+        RefusedError: If a key occurs twice.
+        ValueError: If the text is no JSON.
         RecursionError: If it is nested too deeply.
     """
 
@@ -35,10 +35,10 @@ def parse_json(text: bytes) -> Any:
 
 
 def parse_settings(path: Path, file: BufferedReader) -> dict[str, Any]:
-    """The mapping that a JSON file holds.
+    """The mapping in a JSON file.
 
     Raises:
-        RefusedError: If it is too long, no JSON, or no mapping.
+        RefusedError: If the file is too long, no JSON, or no mapping.
     """
     if path.stat().st_size > LISTING_BYTES:
         raise RefusedError(f"is longer than {LISTING_BYTES} bytes; it may be hostile")
@@ -55,7 +55,7 @@ def parse_index(path: Path, file: BufferedReader) -> list[Path]:
     """The files that an index names, each once.
 
     Raises:
-        RefusedError: If it names none, or anything else than files beside it.
+        RefusedError: If it names none, or anything but files in its own folder.
     """
     shards = parse_settings(path, file).get("weight_map")
     if not isinstance(shards, dict) or not shards:
@@ -63,7 +63,7 @@ def parse_index(path: Path, file: BufferedReader) -> list[Path]:
     files: dict[Path, None] = {}
     for name in shards.values():
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise RefusedError(f"names no weight files beside it but {str(name)[:100]!r}; valid: 'model-1-of-2.bin'")
+            raise RefusedError(f"names {str(name)[:100]!r}, which is no file beside it; valid: 'model-1-of-2.bin'")
         if path.parent / name not in files and not (path.parent / name).is_file():
             raise RefusedError(f"names the weight file {name!r}, which is not beside it; download it too")
         files[path.parent / name] = None

@@ -16,14 +16,16 @@ _PROTOCOL = 1001
 
 
 def read_legacy(file: IO[bytes], size: int) -> Any:
-    """What the file holds: a magic number, a version, the system, the content, the storages' keys, then the storages.
+    """Read the content of a file.
+
+    The file holds a magic number, a version, the system, the content, the keys of the storages, then the storages.
 
     Args:
-        file: At its start.
-        size: Its bytes.
+        file: The file, at its start.
+        size: Its size in bytes.
 
     Raises:
-        RefusedError: If it is damaged, hostile, or no file of `torch.save`; damage may raise nearly anything else too.
+        RefusedError: If it is damaged, hostile, or no file of `torch.save`; damage may raise nearly any error.
     """
     if Pickle(file).load() != _MAGIC:
         raise RefusedError("is a pickle, but not a file of torch.save")
@@ -36,24 +38,24 @@ def read_legacy(file: IO[bytes], size: int) -> Any:
     described, keys = content.load(), Pickle(file).load()
     if not isinstance(keys, list) or any(type(key) not in (str, int) for key in keys):
         raise RefusedError("damaged: it does not list its storages")
-    held: dict[str, int] = {}
+    storage_bytes: dict[str, int] = {}
     starts: dict[str, int] = {}
     for key in map(str, keys):
-        if key in held or key not in content.item_bytes:
-            raise RefusedError(f"damaged: its list of storages holds {key!r} twice, or nothing else names it")
+        if key in storage_bytes or key not in content.item_bytes:
+            raise RefusedError(f"damaged: its list of storages holds {key!r} twice, or its content does not use it")
         (count,) = struct.unpack("<q", file.read(8))
-        held[key], starts[key] = count * content.item_bytes[key], file.tell()
-        if not 0 <= held[key] <= size - starts[key]:
+        storage_bytes[key], starts[key] = count * content.item_bytes[key], file.tell()
+        if not 0 <= storage_bytes[key] <= size - starts[key]:
             raise RefusedError(
-                f"storage {key!r} claims {count} values of {content.item_bytes[key]} bytes, "
+                f"storage {key!r} claims {count} values of {content.item_bytes[key]} bytes, but "
                 f"{size - starts[key]} bytes are left; the file is truncated or damaged"
             )
-        file.seek(held[key], 1)
+        file.seek(storage_bytes[key], 1)
     if file.tell() != size:
         raise RefusedError(f"damaged: {size - file.tell()} bytes follow its last storage")
 
     def load(key: str) -> Tensor:
         file.seek(starts[key])
-        return take(file, held[key])
+        return take(file, storage_bytes[key])
 
-    return build(described, held, size, load)
+    return build(described, storage_bytes, size, load)

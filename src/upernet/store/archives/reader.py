@@ -1,4 +1,4 @@
-"""The public functions: a file is opened, its format is found, and whatever is wrong becomes one line with its name."""
+"""The public functions. They open a file, find its format, and turn any error into one line with the file's name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from upernet.store.archives.zip_format import read_zip
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """Whatever a checkpoint file holds, on the CPU, with nothing of it executed.
+    """Read the content of a checkpoint file onto the CPU, without executing anything in it.
 
     Args:
-        path: A file of `torch.save`, of today's zip format or the one before PyTorch 1.6, or a safetensors file. Its
-            content decides which, not its name.
+        path: A file of `torch.save`, in today's zip format or the one before PyTorch 1.6, or a safetensors file. The
+            format is found from the content, not from the name.
 
     Returns:
         Nested dicts, lists, tuples, plain values, tensors and numpy arrays. Ordered and default dicts are dicts,
@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> Any:
 
     Raises:
         UserError: If there is no such file.
-        WorkError: If it is damaged, no checkpoint, or asks for what no checkpoint needs.
+        WorkError: If it is damaged, is no checkpoint, or asks for what no checkpoint needs.
     """
     return _opened(Path(path), _read)
 
@@ -41,40 +41,40 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         UserError: If there is no such file.
-        WorkError: If it is none, damaged, or claims what no UPerNet has.
+        WorkError: If it is no safetensors file, is damaged, or claims what no UPerNet has.
     """
     tensors: dict[str, Tensor] = _opened(path, read_tensors)
     return tensors
 
 
 def read_index(path: Path) -> list[Path]:
-    """The files over which an index (`….index.json`) spreads a checkpoint, each once; none is opened.
+    """The files of a checkpoint that is split by an index (`….index.json`), each once; they are not opened.
 
     Raises:
-        UserError: If there is no such index.
-        WorkError: If it is none, or names anything else than files beside it.
+        UserError: If there is no such file.
+        WorkError: If it is no index, or names anything but files in its own folder.
     """
     files: list[Path] = _opened(path, parse_index)
     return files
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON file that describes a checkpoint.
+    """Read a JSON file that describes a checkpoint.
 
     Raises:
         UserError: If there is no such file.
-        WorkError: If it holds anything else than a mapping, a key twice, or more than a description needs.
+        WorkError: If it holds no mapping, holds a key twice, or is longer than any description.
     """
     settings: dict[str, Any] = _opened(path, parse_settings)
     return settings
 
 
 def _opened(path: Path, read: Callable[[Path, BufferedReader], Any]) -> Any:
-    """What `read` makes of a file; whatever it raises becomes one line."""
+    """The result of `read` on a file. Whatever it raises becomes one error line."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the checkpoint file, such as {path / 'checkpoint.pth'}")
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is a device or pipe; give a file")  # opening one may wait for ever
+        raise UserError(f"{path}: is a device or pipe; give a file")  # to open a pipe may block forever
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:
@@ -84,7 +84,7 @@ def _opened(path: Path, read: Callable[[Path, BufferedReader], Any]) -> Any:
             return read(path, file)
         except RefusedError as error:
             raise WorkError(f"{path}: {_line(error)}") from error
-        # Damage can surface as nearly any exception: of zipfile, struct, codecs, numpy, torch, or for want of memory.
+        # Damage can raise nearly any exception, of zipfile, struct, codecs, numpy, torch, or for lack of memory.
         except Exception as error:
             raise WorkError(f"{path}: damaged, or no checkpoint ({type(error).__name__}: {_line(error)})") from error
 
@@ -104,12 +104,12 @@ def _read(path: Path, file: BufferedReader) -> Any:
         raise RefusedError("is empty")
     if start.startswith(b"PK\x03\x04"):
         return read_zip(file, size)
-    promising = start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
-    if not promising and start.lstrip().startswith(b"<"):
+    is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+    if not is_safetensors and start.lstrip().startswith(b"<"):
         raise RefusedError("is a web page, not a checkpoint; the download failed, fetch it again")
     if start.startswith(b"version https://git-lfs"):
         raise RefusedError("is a pointer of Git LFS, not the checkpoint itself; fetch it with git lfs pull")
-    if promising or (path.suffix == ".safetensors" and start[0] != 0x80):
+    if is_safetensors or (path.suffix == ".safetensors" and start[0] != 0x80):
         return read_tensors(path, file)
     if start[0] != 0x80:
         raise RefusedError(f"no checkpoint: starts with {start[:8]!r}, expected a file of torch.save or safetensors")

@@ -1,4 +1,4 @@
-"""Files of safetensors, checked by their header before their library opens them."""
+"""Safetensors files, whose header is checked before the library opens them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SAFETENSORS = re.compile(r"BOOL|[IU](8|16|32|64)|F(16|32|64)|BF16|F8_E[45]M[23]
 
 
 def read_tensors(path: Path, file: BufferedReader) -> dict[str, Tensor]:
-    """The tensors by name. Claims that the library lets pass are refused here, the other ones there.
+    """The tensors by name. Wrong claims that the library accepts are refused here, all others by the library.
 
     Raises:
-        RefusedError: If it is no such file, damaged, or claims what no UPerNet has.
+        RefusedError: If the file is no safetensors file, is damaged, or claims what no UPerNet has.
     """
     try:
         length = int.from_bytes(file.read(8), "little")

@@ -19,14 +19,14 @@ from upernet.store.archives.pickles import PICKLE_BYTES, Pickle
 
 
 def read_zip(whole: BufferedReader, size: int) -> Any:
-    """What the archive holds.
+    """Read the content of an archive.
 
     Args:
         whole: The file, at its start.
-        size: Its bytes.
+        size: Its size in bytes.
 
     Raises:
-        RefusedError: If it is damaged, hostile, or of another program; damage may raise nearly anything else too.
+        RefusedError: If it is damaged, hostile, or of another program; damage may raise nearly any error.
     """
     with _Listed(whole.raw) as file, zipfile.ZipFile(file) as archive:
         _check_entries(file, size, archive)
@@ -55,7 +55,7 @@ def read_zip(whole: BufferedReader, size: int) -> Any:
 
 
 class _Listed(BufferedReader):
-    """A file of which no long piece is read at once, as `zipfile` does with its list of entries."""
+    """A file that refuses to read a long piece at once, since `zipfile` would read a list of entries of any length."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > LISTING_BYTES:
