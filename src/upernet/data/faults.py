@@ -41,7 +41,7 @@ class Fault:
         file: The file or folder at fault.
         problem: What is wrong with it.
         valid: What would be valid, or what to do; empty if the problem itself makes that clear.
-        stops: Whether the split cannot be used until the fault is mended.
+        stops: Whether the split cannot be used until the fault is fixed.
     """
 
     kind: Kind

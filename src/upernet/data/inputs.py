@@ -20,8 +20,8 @@ suffix."""
 def find_images(inputs: Sequence[str | Path]) -> tuple[dict[Path, Path], list[UserError]]:
     """Find the image files that files, folders and globs stand for.
 
-    A folder is searched to any depth for files with one of `SUFFIXES`, hidden files and folders left out. A glob (`**`
-    reaches any depth) gives the files that it matches and that have one of `SUFFIXES`. Both give them in sorted order.
+    A folder is searched to any depth for files with one of `SUFFIXES`, hidden files and folders left out. Of the files
+    that a glob matches (`**` reaches any depth), those with one of `SUFFIXES` are taken. Both give sorted files.
     A file that is named itself is taken whatever its suffix. A file that is found twice counts once.
 
     Returns:

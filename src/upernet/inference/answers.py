@@ -164,7 +164,7 @@ class Answers:
         if not maps:
             return
         height, width = size
-        # Logits may be resized to the input's size first. If that has more pixels per row of the answer, they count.
+        # If logits are resized to the input's size first, a band may hold more values there: `across` counts these too.
         longer = [v for v in self._views if v.via_input_size]
         across = max([width, *(-(-v.size[0] * v.size[1] // height) for v in longer)])
         count, device = len(self._sample[maps[0]]), self._sample[maps[0]].device

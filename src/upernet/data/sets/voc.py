@@ -26,7 +26,10 @@ NAMES = (
 
 
 def _palette() -> bytes:
-    """Red, green and blue of 256 indices. Each next three bits of an index are the channels' next lower bits."""
+    """Red, green and blue of 256 indices.
+
+    Bits 0, 1 and 2 of an index are the highest bits of red, green and blue, bits 3 to 5 the next lower ones, and so on.
+    """
     colours = np.zeros((256, 3), dtype=np.uint8)
     for index in range(256):
         for bit in range(8):

@@ -1,7 +1,7 @@
 """Descriptions of the classes and functions that a pickle names, and of calls of them.
 
 No name is ever looked up in a module, and no call is ever made. The names in Python, PyTorch and NumPy that honest
-checkpoints need are listed here one by one; all others in these three are refused. Names in other software become
+checkpoints need are listed here one by one; all others in them are refused. Names in other software become
 `Placeholder`s.
 """
 
