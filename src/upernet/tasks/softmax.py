@@ -35,6 +35,8 @@ class SoftmaxTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         for one in self.losses:
+            if not isinstance(one, Loss):
+                raise UserError(f"losses: {one!r} is not a Loss; for example upernet.tasks.CrossEntropy()")
             if one.needs_map and not self.maps:
                 kind, own = type(one).__name__, type(self).__name__
                 raise UserError(f"losses: {kind} needs a map, {own} answers once per image; valid: CrossEntropy, Focal")
