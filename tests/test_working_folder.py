@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,16 +12,16 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_data import blocks, image_mask_folder, picture
+from fake_data import blocks, cityscapes, image_mask_folder, picture
 from PIL import Image
 from tiny_model import save
 
-from upernet.working_folder import allow_modules
+from upernet.working_folder import VARIABLE, allow_modules
 
-TRAPS = ("dill", "yaml", "numpy", "csv", "email", "torch")
+TRAPS = ("dill", "yaml", "numpy", "csv", "email", "torch", "signal")
 """Modules that some library imports where they are installed, or that every one imports."""
 TRAP = "from pathlib import Path\n\nPath(__file__).with_suffix('.ran').touch()\nraise SystemExit('trapped')\n"
-SCRIPT = "import sys\n\nfrom upernet.cli import main\n\nsys.exit(main())\n"
+SCRIPT = "import sys\n\nfrom upernet.cli import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
 """What an installer writes as the command `upernet`."""
 PROJECT = "from upernet.tasks import Semantic\n\n\nclass Own(Semantic):\n    pass\n"
 
@@ -39,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image_mask_folder(folder / "town", ["sky", "car"])
     Image.fromarray(picture(blocks("photo", [0, 1]))).save(folder / "photo.jpg")
     save(folder / "model")
+    cityscapes(folder / "streets", train_ids=False, label_ids=True)
     (folder.parent / "upernet").write_text(SCRIPT)
     source = {
         "dataset": {
@@ -77,16 +79,19 @@ def trapped(place: Path) -> Iterator[Path]:
     [
         ["-m", "upernet", "predict", "photo.jpg", "--model", "model"],
         ["../upernet", "train", "--config", "shipped.yaml"],
+        ["../upernet", "prepare", "cityscapes", "streets", "--workers", "2"],
     ],
-    ids=["python -m upernet predict", "upernet train"],
+    ids=["python -m upernet predict", "upernet train", "upernet prepare"],
 )
 def test_files_beside_a_photograph_are_not_executed(trapped: Path, words: list[str]) -> None:
     run(trapped, *words)
 
 
-def test_a_module_that_is_named_is_found(place: Path) -> None:
+def test_a_module_that_is_named_is_found_and_no_other(trapped: Path) -> None:
     """In a training file, in the processes that load its batches, and by `--trust`."""
-    (place / "my_own_project.py").write_text(PROJECT)
+    place = trapped
+    (place / "my_own_project.py").write_text("from my_own_helpers import CLASSES\n\n" + PROJECT)
+    (place / "my_own_helpers.py").write_text("CLASSES = 2\n")
     run(place, "-m", "upernet", "train", "--config", "own.yaml")
     assert "class_path: my_own_project.Own" in (place / "own" / "model" / "config.yaml").read_text()
     run(
@@ -107,24 +112,52 @@ def test_a_module_that_is_named_is_found(place: Path) -> None:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     return tmp_path
 
 
-def test_the_folder_comes_last_and_once(here: Path) -> None:
-    (here / "my_lonely_module.py").touch()
+def found(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def test_modules_that_are_named_are_found_with_those_that_they_import(here: Path) -> None:
+    (here / "my_lonely_module.py").write_text("def late():\n    import my_lonely_package.inner, dill_of_mine, json\n")
     (here / "my_lonely_package").mkdir()
+    (here / "my_lonely_package" / "inner.py").write_text("from my_other import x\n")
+    for name in ("dill_of_mine", "my_other", "my_bystander", "json"):
+        (here / f"{name}.py").touch()
     before = [*sys.path]
-    allow_modules(["my_lonely_module", "my_lonely_package.tasks"])
-    assert sys.path == [*before, str(here)]
+    allow_modules(["my_lonely_module.tasks"])
+    assert sys.path == before
+    assert [found(n) for n in ("my_lonely_module", "my_lonely_package", "dill_of_mine", "my_other")] == [True] * 4
+    assert not found("my_bystander")
+    assert "json" not in os.environ[VARIABLE].split(os.pathsep)
 
 
 @pytest.mark.parametrize(
     "names", [[], ["upernet.tasks"], ["json"], ["yaml.nodes"], ["nowhere_at_all"], ["../photo"], ["", "."]], ids=str
 )
-def test_other_names_leave_the_path_alone(here: Path, names: list[str]) -> None:
+def test_other_names_allow_nothing(here: Path, names: list[str]) -> None:
     for name in ("json", "yaml", "upernet", "dill"):
         (here / f"{name}.py").touch()
-    before = [*sys.path]
     allow_modules(names)
-    assert sys.path == before
+    assert VARIABLE not in os.environ
+    assert not found("dill")
+
+
+def test_a_file_that_is_no_python_allows_itself_alone(here: Path) -> None:
+    (here / "my_broken_module.py").write_text("import (\n")
+    allow_modules(["my_broken_module"])
+    assert os.environ[VARIABLE].split(os.pathsep) == [str(here), "my_broken_module"]
+
+
+def test_started_processes_find_the_same_modules(here: Path) -> None:
+    (here / "my_lonely_module.py").touch()
+    (here / "my_bystander.py").touch()
+    allow_modules(["my_lonely_module"])
+    code = "import upernet, my_lonely_module, importlib.util; print(importlib.util.find_spec('my_bystander'))"
+    elsewhere = here.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"

@@ -6,6 +6,7 @@ parser = upernet.load("upp-mini")
 prediction = parser("photo.jpg")
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+
+
+if "UPERNET_MODULES" in os.environ:
+    # A process that a command has started, such as one that reads images, must find the user's modules too.
+    import_module("upernet.working_folder").find_again()
 
 
 def __getattr__(name: str) -> Any:

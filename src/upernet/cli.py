@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ from upernet.screen import print_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if work failed, 2 if the command was used wrongly, 130 after Ctrl-C."""
+    if arguments is None:
+        # Processes that this program starts would put the working folder before all other places of modules.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in ("--version", "-V"):
         from importlib.metadata import version

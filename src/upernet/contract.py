@@ -35,6 +35,8 @@ class Loss(Configurable, ABC):
     The fields are the keys of its YAML. A class in your own module works like those of `upernet.tasks`.
     """
 
+    module: ClassVar[str] = "upernet.tasks"
+
     weight: float = 1.0
     """Factor of this term in the task's loss."""
 
@@ -67,6 +69,8 @@ class Loss(Configurable, ABC):
 @dataclass(kw_only=True)
 class Task(Configurable, ABC):
     """One question asked about an image. The fields are the keys of the task's YAML and are saved with the model."""
+
+    module: ClassVar[str] = "upernet.tasks"
 
     level: str = "fused"
     """Pyramid level that the head reads: c2, c3, c4, c5, ppm, p2, p3, p4 or fused."""

@@ -32,6 +32,10 @@ INPUTS = {
 """Names and descriptions, in the help, of a command's words that belong to no option."""
 
 
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+"""A word that may be the path of a class, such as `my_project.Crack`."""
+
+
 def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     """The keyword arguments of a command's function, from the words of the command line.
 
@@ -78,13 +82,16 @@ def _origin(stages: Sequence[Recipe], kinds: Mapping[str, Any], message: str) ->
 def _named_modules(recipes: Sequence[Recipe], words: Sequence[str], kinds: Mapping[str, Any]) -> Iterator[str]:
     """Yield the modules of the classes that files and words name, and the modules that the user trusts."""
     blocks: list[Any] = [value for _, content in recipes for key, value in content.items() if key in kinds]
+    for _, content in recipes:
+        if "trust" in kinds and isinstance(content.get("trust"), list):
+            yield from map(str, content["trust"])
     for option, value in pairwise(words):
         if option.startswith("--") and value.startswith(("[", "{")):
             loaded = parse_yaml(value)
             blocks.append(loaded)
             if option == "--trust" and isinstance(loaded, list):
                 yield from map(str, loaded)
-        elif option.endswith(".class_path"):
+        elif option.startswith(("--tasks.", "--data.sources.")) and _DOTTED.fullmatch(value):
             blocks.append({"class_path": value})
     for block in blocks:
         for _, path in class_paths(block, ""):

@@ -17,7 +17,13 @@ _OTHER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `1e-3` as a number, as YAML 1.2 does and people expect. PyYAML reads it as a string."""
+    """Reads `1e-3` as a number and a date as a string, as YAML 1.2 does and people expect; PyYAML does neither."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class _Dumper(yaml.SafeDumper):

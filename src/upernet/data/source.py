@@ -32,6 +32,7 @@ class Source(Configurable, ABC):
     root: str
     """Folder of the data set; `~` and environment variables are expanded."""
 
+    module: ClassVar[str] = "upernet.data"
     title: ClassVar[str] = ""
     """Name of a published data set as people write it."""
     classes: ClassVar[Mapping[str, str]] = {}

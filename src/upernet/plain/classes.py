@@ -17,12 +17,14 @@ def find_class(base: type, path: Any, key: str) -> type:
 
     Args:
         base: The class must be a subclass of this one.
-        path: The import path, such as `upernet.tasks.Object`.
+        path: The import path, such as `upernet.tasks.Object`, or the name alone of a class in `base.module`.
         key: Dotted key of the place that names the class, for the error line.
 
     Raises:
         UserError: If the class cannot be imported, or is not a subclass of `base`.
     """
+    if isinstance(path, str) and path.isidentifier() and (own := getattr(base, "module", "")):
+        path = f"{own}.{path}"
     if not isinstance(path, str) or "." not in path.strip("."):
         raise UserError(f"{key}: expected class_path: package.module.Class, found {shown(path)}")
     module, _, name = path.rpartition(".")

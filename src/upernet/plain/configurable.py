@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Configurable:
     """Base of the dataclasses that YAML gives by `class_path` and `init_args`, so that users can give their own."""
 
+    module: ClassVar[str] = ""
+    """Public module of this package's own classes of a kind, such as `upernet.tasks`. In YAML their names suffice."""
+
     @classmethod
     def class_path(cls) -> str:
         """The import path of this class for YAML. Classes of this package are named by their public module."""
-        room = ".".join(cls.__module__.split(".")[:2])
-        return f"{room if room in ('upernet.tasks', 'upernet.data') else cls.__module__}.{cls.__qualname__}"
+        own = cls.module and cls.__module__.startswith(f"{cls.module}.")
+        return f"{cls.module if own else cls.__module__}.{cls.__qualname__}"
 
 
 def to_plain(value: Any) -> Any:

@@ -96,12 +96,12 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
     for key, named in class_paths(content["tasks"], "tasks"):
         module = named.rpartition(".")[0]
         # Importing runs a module: a stranger's file must not choose which.
-        if module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
+        if module and module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
             raise UserError(f"{path}: {key} comes from module {module!r}; if you trust it, --trust {module}")
     try:
         tasks = from_plain(dict[str, Task], content["tasks"], "tasks")
         config = from_plain(ModelConfig, content["model"], "model")
-        inference = from_plain(InferenceConfig, content.get("inference", {}), "inference")
+        inference = from_plain(InferenceConfig, content.get("inference") or {}, "inference")
     except UserError as error:
         raise type(error)(f"{path}: {error}") from error
     return config, tasks, inference
