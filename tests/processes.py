@@ -9,13 +9,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import pytest
 
 from upernet.cli import main
 
@@ -32,8 +37,12 @@ PRELOAD = [
 ]
 """What a process finds imported: pytest, which a child of pytest loads, and what the commands import when they run."""
 
+if "forkserver" not in multiprocessing.get_all_start_methods():
+    pytest.skip("no processes are forked here", allow_module_level=True)
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOAD)
+_USUAL = multiprocessing.get_context().get_start_method()
+"""How processes start on this platform, which those of the fork server must not inherit from it."""
 
 TIMEOUT = 240
 """Seconds after which a process counts as hanging, on a machine that does other things too."""
@@ -75,7 +84,7 @@ def running(words: list[str], environment: dict[str, str] | None = None) -> Iter
     with TemporaryDirectory() as folder:
         errors = Path(folder) / "errors.txt"
         errors.touch()
-        process = _context.Process(target=_command, args=(words, environment or {}, errors))
+        process = _context.Process(target=_command, args=(words, environment or {}, errors, os.getpid()))
         process.start()
         try:
             yield Running(process, errors)
@@ -84,12 +93,24 @@ def running(words: list[str], environment: dict[str, str] | None = None) -> Iter
             process.join()
 
 
-def _command(words: list[str], environment: dict[str, str], errors: Path) -> None:
+def _command(words: list[str], environment: dict[str, str], errors: Path, test: int) -> None:
     os.setsid()
+    threading.Thread(target=_end_with, args=(test,), daemon=True).start()
+    multiprocessing.set_start_method(_USUAL, force=True)
     os.environ |= environment
     with errors.open("wb") as file:
         os.dup2(file.fileno(), 2)
     raise SystemExit(main(words))
+
+
+def _end_with(test: int) -> None:
+    """End this process and those that it started when the tests are killed, which leaves them no time to do so."""
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(test, 0)
+        except ProcessLookupError:
+            os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def in_two_processes(words: list[str], start: Starter = by_torchrun) -> tuple[list[int | None], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +17,11 @@ from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
 from upernet.data import ImageMaskFolder
 from upernet.data.config import AugmentConfig, TargetConfig
+from upernet.errors import UserError
 from upernet.options import read_options
 from upernet.plain import to_plain
-from upernet.tasks import Object
+from upernet.tasks import Dice, Object
+from upernet.working_folder import VARIABLE
 
 
 @pytest.fixture
@@ -49,6 +53,33 @@ def test_strangers_are_built_from_their_class_path_alone(config: Path) -> None:
     }
     assert [type(task) for task in options["tasks"].values()] == [Object, Weather]
     assert options["data"].sources["drawn"].dataset == Memory(labels=["rain"], dense=False)
+
+
+def test_the_name_alone_of_a_class_of_ours_will_do(config: Path) -> None:
+    content = changed("tasks.object.class_path", "Object")
+    content["data"]["sources"]["town"]["dataset"]["class_path"] = "ImageMaskFolder"
+    content["tasks"]["object"]["init_args"]["losses"] = [{"class_path": "Dice"}]
+    short = config.with_name("short.yaml")
+    short.write_text(yaml.safe_dump(content))
+    options = read_options("train", ["--config", str(short)])
+    assert options["tasks"]["object"] == Object(labels=["sky", "car"], losses=[Dice()])
+    assert type(options["data"].sources["town"].dataset) is ImageMaskFolder
+    assert to_plain(options["tasks"]["object"])["class_path"] == "upernet.tasks.Object"
+
+
+def test_modules_that_a_file_trusts_are_found_in_the_working_folder(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_trusted_module.py").touch()
+    (tmp_path / "my_named_module.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setenv(VARIABLE, "")
+    config.write_text(yaml.safe_dump({**RECIPE, "trust": ["my_trusted_module"]}))
+    with pytest.raises(UserError, match="my_named_module"):
+        read_options("evaluate", ["--config", str(config), "--data.sources.drawn.dataset", "my_named_module.Nothing"])
+    for name in ("my_trusted_module", "my_named_module"):
+        assert importlib.util.find_spec(name) is not None
 
 
 def test_a_resolved_configuration_builds_the_same(config: Path, tmp_path: Path) -> None:
@@ -260,11 +291,12 @@ def test_a_module_in_the_working_folder_is_found(
         f"tasks: {{p: {{class_path: {named}, init_args: {{labels: [x]}}}}}}\ndata: {{}}\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delitem(sys.modules, "my_own_project", raising=False)
     task = read_options("train", ["--config", "mine.yaml", *words])["tasks"]["p"]
     assert type(task).__name__ == "Place"
-    assert sys.path[-1] == str(tmp_path)
+    assert os.environ[VARIABLE].split(os.pathsep) == [str(tmp_path), "my_own_project"]
 
 
 def test_words_that_name_no_class_leave_the_module_path_alone(
@@ -272,9 +304,11 @@ def test_words_that_name_no_class_leave_the_module_path_alone(
 ) -> None:
     (tmp_path / "dill.py").write_text("raise SystemExit\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
     before = [*sys.path]
     read_options(
         "train", ["--config", str(config), "--run.out", "dill.out", "--tasks.object.init_args.target", "dill.x"]
     )
     read_options("predict", ["dill.jpg", "--model", "dill.model", "--out", "dill"])
     assert sys.path == before
+    assert VARIABLE not in os.environ

@@ -33,14 +33,15 @@ def test_what_is_written_reads_as_it_was(value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-3", 1e-3), ("-2E5", -2e5), ("1.5e3", 1500.0), (".5e1", 5.0), ("1.0e-06", 1e-6), ("1e", "1e"), ("e5", "e5"),
-     ("'1e5'", "1e5"), ("1e5x", "1e5x"), ("12", 12), ("a: [", "a: ["), ("!!bool x", "!!bool x")],
+     ("'1e5'", "1e5"), ("1e5x", "1e5x"), ("12", 12), ("2024-01-01", "2024-01-01"),
+     ("a: [", "a: ["), ("!!bool x", "!!bool x")],
 )  # fmt: skip
 def test_numbers_need_no_point(text: str, value: Any) -> None:
     read = parse_yaml(text)
     assert (read, type(read)) == (value, type(value))
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: !!bool b", "a: 2020-99-99", "[" * 5000, "a: !!python/name:os.system"])
+@pytest.mark.parametrize("text", ["a: [", "a: !!bool b", "[" * 5000, "a: !!python/name:os.system"])
 def test_what_is_no_yaml_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError) as caught:

@@ -49,12 +49,12 @@ def check_writable(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: nothing can be written in {above} ({error.strerror})") from error
 
 
-def write_whole(path: Path, fill: Callable[[IO[bytes]], Any], *, durable: bool = True) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool = True) -> None:
     """Write a file that is there entirely or not at all, whatever interrupts.
 
     Args:
         path: Replaced if it exists.
-        fill: Writes the content into the open file.
+        write: Writes the content into the open file.
         durable: Hold against a power cut too, see `put_in_place`. This waits for the disk, 10 to 20 ms a file on a
             common SSD. Only many small files that the same command can make again are better off without.
 
@@ -64,7 +64,7 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], Any], *, durable: bool =
     unfinished = path.with_name(f".upernet-{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         with open(unfinished, "wb") as file:
-            fill(file)
+            write(file)
         if durable:
             put_in_place(unfinished, path)
         else:

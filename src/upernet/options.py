@@ -32,8 +32,8 @@ INPUTS = {
 """Names and descriptions, in the help, of a command's words that belong to no option."""
 
 
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-"""A word that may be the path of a class, such as `my_project.Crack`."""
+_NAMES_CLASS = re.compile(r"--tasks\.\w+|--data\.sources\.\w+\.dataset|--.+\.class_path")
+"""Options whose word may be the import path of a class, such as `my_project.Crack`."""
 
 
 def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _named_modules(recipes: Sequence[Recipe], words: Sequence[str], kinds: Mappi
             blocks.append(loaded)
             if option == "--trust" and isinstance(loaded, list):
                 yield from map(str, loaded)
-        elif option.startswith(("--tasks.", "--data.sources.")) and _DOTTED.fullmatch(value):
+        elif _NAMES_CLASS.fullmatch(option):
             blocks.append({"class_path": value})
     for block in blocks:
         for _, path in class_paths(block, ""):

@@ -90,7 +90,7 @@ def endless(fake_root: Path, folder: Path, workers: int) -> Iterator[Running]:
     """
     content = recipe(fake_root, folder / "out")
     content["data"]["workers"] = workers
-    content["run"] |= {"steps": 100_000, "save_every": 100_000, "val_every": 0}
+    content["run"] |= {"steps": 20_000, "save_every": 20_000, "val_every": 0}
     metrics = folder / "out" / "metrics.csv"
     with running(["train", "--config", write(folder / "long.yaml", content)]) as command:
         deadline = time.monotonic() + 240

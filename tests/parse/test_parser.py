@@ -299,7 +299,7 @@ def test_a_bad_image_of_a_batch_is_told_as_it_is_alone():
     for batch in (1, 4):
         with pytest.raises(UserError, match=r"array of shape \(5,\)"):
             parser([*photos(2), np.zeros(5, np.uint8), *photos(1)], batch=batch)
-    with pytest.raises(UserError, match="batch 0 is too small; valid: 1 or more, such as 8"):
+    with pytest.raises(UserError, match="batch 0 is not a number of images; valid: 1 or more, such as 8"):
         parser(photos(1), batch=0)
 
 

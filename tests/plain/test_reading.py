@@ -239,7 +239,7 @@ def test_objects_in_lists_mappings_and_unions_are_built() -> None:
     [
         (None, "here: expected class_path: package.module.Class, found null"),
         ({}, "here: expected class_path: package.module.Class, found {}"),
-        ({"class_path": "Scene"}, "here: expected class_path"),
+        ({"class_path": "Scnee"}, "here: cannot import 'upernet.tasks.Scnee'"),
         ({"class_path": 3}, "here: expected class_path: package.module.Class, found 3"),
         ({"class_path": ".Scene"}, "here: expected class_path"),
         ({"class_path": "no_such_package.Scene"}, "here: cannot import 'no_such_package.Scene': No module named"),

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 from tiny_model import INFERENCE, edit, moved, network, save, tasks, told
 
+from upernet.config import InferenceConfig
 from upernet.errors import UserError
 from upernet.model.build import for_inference
 from upernet.store.loading import load_model
@@ -102,7 +103,7 @@ def test_a_folder_is_saved_over(folder: Path) -> None:
         (b"model: {}", "expected the keys model and tasks"),
         (b"{model: {}, tasks: [1]}", "tasks: expected a mapping of strings to mappings with class_path and init_args"),
         (b"{model: {width: wide}, tasks: {}}", "model.width: expected a whole number, such as 512, found 'wide'"),
-        (b"{model: {}, tasks: {}, inference: null}", "inference: expected a mapping for InferenceConfig, found null"),
+        (b"{model: {}, tasks: {}, inference: 3}", "inference: expected a mapping for InferenceConfig, found 3"),
         (
             b"{model: {}, tasks: {1: {class_path: upernet.tasks.Scene}}}",
             "tasks: expected a string, such as 'car', as a key",
@@ -116,7 +117,9 @@ def test_a_damaged_configuration_is_told(folder: Path, text: bytes, message: str
     assert told(folder).startswith(f"{folder / CONFIG}: {message}")
 
 
-@pytest.mark.parametrize("text", ["a: !!bool b", "a: 2020-99-99", "a: !!timestamp b", "[" * 5000, "a: !!int b"])
+@pytest.mark.parametrize(
+    "text", ["a: !!bool b", "a: !!timestamp 2020-99-99", "a: !!timestamp b", "[" * 5000, "a: !!int b"]
+)
 def test_values_that_are_none_are_told(folder: Path, text: str) -> None:
     (folder / CONFIG).write_text(text)
     assert told(folder).startswith(f"{folder / CONFIG}: not valid YAML (")
@@ -212,3 +215,15 @@ def test_a_value_that_would_change_answers_in_silence_is_told(
 ) -> None:
     path = edit(folder, lambda c: c[block].update({key: value}))
     assert told(folder).startswith(f"{path}: {line}")
+
+
+def test_an_empty_inference_block_is_the_default(folder: Path) -> None:
+    edit(folder, lambda c: c.update(inference=None))
+    assert load_model(folder)[2] == InferenceConfig()
+
+
+def test_the_name_alone_of_a_class_of_ours_will_do(folder: Path) -> None:
+    edit(folder, lambda c: c["tasks"]["scene"].update(class_path="Scene"))
+    assert load_model(folder)[1] == tasks()
+    edit(folder, lambda c: c["tasks"]["scene"].update(class_path="system"))
+    assert told(folder).startswith(f"{folder / CONFIG}: tasks.scene: cannot import 'upernet.tasks.system': ")

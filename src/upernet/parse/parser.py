@@ -104,8 +104,8 @@ class Parser:
         """
         if top < 1:
             raise UserError(f"top {top} is too small; valid: 1 or more, such as 5")
-        if batch < 1:
-            raise UserError(f"batch {batch} is too small; valid: 1 or more, such as 8")
+        if not isinstance(batch, int) or batch < 1:
+            raise UserError(f"batch {batch!r} is not a number of images; valid: 1 or more, such as 8")
         if isinstance(image, (list, tuple)) or (isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4):
             batches = in_batches(image, batch)
             return [prediction for pictures in batches for prediction in self._parse(pictures, scores, top)]

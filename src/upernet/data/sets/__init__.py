@@ -21,6 +21,9 @@ SETS: dict[str, type[Source]] = {
 }
 """Name of a data set in YAML files and in the table of published models → its class."""
 
+__all__ = ["SETS", "published_classes"]
+__all__ += [kind.__name__ for kind in SETS.values()]
+
 
 def published_classes(name: str) -> dict[str, str]:
     """The published classes of a data set.
