@@ -185,6 +185,8 @@ def _make_parser(name: str, function: Callable[..., int]) -> Any:
             "key `base` changes the file at that path, which is relative to itself.",
         )
     parser.add_function_arguments(function, as_positional=False, skip=skip)
+    if parser.groups and name in parser.groups:
+        parser.groups[name].title = f"options of {name}"  # not the description once more
     return parser
 
 
