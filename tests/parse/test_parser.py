@@ -102,6 +102,12 @@ def test_auxiliary_tasks_are_not_answered():
     assert list(parser(np.zeros((4, 4), np.uint8))) == parser.model.asked == ["semantic"]
 
 
+def test_an_auxiliary_task_that_another_needs_is_told():
+    tasks = {"object": Object(labels=["x"], auxiliary=True), "part": Part(parts={"x": ["y"]})}
+    with pytest.raises(UserError, match=r"^task 'part' needs the answers of 'object'; set its auxiliary to false$"):
+        make({}, tasks)
+
+
 def test_tasks_in_a_circle():
     tasks = {"a": Part(parts={"x": ["y"]}, objects="b"), "b": Part(parts={"x": ["y"]}, objects="a")}
     with pytest.raises(UserError, match="circle"):

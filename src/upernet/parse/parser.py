@@ -43,7 +43,7 @@ class Parser:
             name: Name of the model, which is written into every report.
 
         Raises:
-            UserError: If tasks need one another in a circle.
+            UserError: If tasks need one another in a circle, or an auxiliary task.
         """
         self.model = model
         self.device = torch.device("cpu")
@@ -51,6 +51,10 @@ class Parser:
             model.eval()
             self.device = next((p.device for p in model.parameters()), self.device)
         self.tasks = {task_name: task for task_name, task in tasks.items() if not task.auxiliary}
+        for task_name, task in self.tasks.items():
+            for need in task.needs:
+                if need in tasks and need not in self.tasks:
+                    raise UserError(f"task {task_name!r} needs the answers of {need!r}; set its auxiliary to false")
         self.inference = inference
         self.name = name
         self.labels = {task_name: task.classes for task_name, task in self.tasks.items()}
