@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import told_by
 
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
 from upernet.errors import UserError, WorkError
@@ -58,10 +59,7 @@ class Drawing:
 
 
 def refused(kind: Any, value: Any, key: str = "here") -> str:
-    with pytest.raises(UserError) as caught:
-        from_plain(kind, value, key)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return told_by(lambda: from_plain(kind, value, key))
 
 
 # --- values of one type ---------------------------------------------------------------------------------------------
