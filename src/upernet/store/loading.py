@@ -69,18 +69,19 @@ def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = No
         return [path for file in model for path in find_model(file, mirror)]
     if "://" in str(model):
         return [fetch_model(str(model), mirror)]
-    if str(model) in shipped_models() and not Path(model).exists():
-        return [shipped_models()[str(model)]]
     if Path(model).exists():
         if (Path(model) / CONFIG).is_file() and not is_native(Path(model)):
             raise UserError(f"{model}: holds {CONFIG}, but no {WEIGHTS} beside it")
         return [Path(model)]
+    shipped = shipped_models()
+    if str(model) in shipped:
+        return [shipped[str(model)]]
     published = find_published(str(model))
     if published is None:
-        shipped = ", ".join(shipped_models()) or "none"
         raise UserError(
             f"{model}: no such model; give a folder with {WEIGHTS} and {CONFIG}, a checkpoint of other software, or "
-            f"the name of a shipped model ({shipped}) or of a published one (upernet models lists them)"
+            f"the name of a shipped model ({', '.join(shipped) or 'none'}) or of a published one "
+            "(upernet models lists them)"
         )
     if published.reason is not None:
         raise UserError(
