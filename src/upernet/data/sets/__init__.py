@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from upernet.data.label_tables import TAXONOMIES, taxonomy_classes
 from upernet.data.sets.ade20k import ADE20K as ADE20K
+from upernet.data.sets.ade20k_part234 import ADE20KPart234 as ADE20KPart234
+from upernet.data.sets.broden_plus import broden_plus
 from upernet.data.sets.camvid import CamVid as CamVid
 from upernet.data.sets.carparts import CarParts as CarParts
 from upernet.data.sets.cityscapes import Cityscapes as Cityscapes
+from upernet.data.sets.dms import DMS as DMS
 from upernet.data.sets.facade import Facade as Facade
+from upernet.data.sets.part_imagenet import PartImageNet as PartImageNet
+from upernet.data.sets.pascal_part116 import PascalPart116 as PascalPart116
 from upernet.data.sets.voc import VOC as VOC
 from upernet.data.source import Source
 from upernet.errors import UserError
+from upernet.labels import distinct_colours
 
 SETS: dict[str, type[Source]] = {
     "ade20k": ADE20K,
+    "ade20k_part234": ADE20KPart234,
     "camvid": CamVid,
     "carparts": CarParts,
     "cityscapes": Cityscapes,
+    "dms": DMS,
     "facade": Facade,
+    "part_imagenet": PartImageNet,
+    "pascal_part116": PascalPart116,
     "voc": VOC,
 }
 """Name of a data set in YAML files and in the table of published models → its class."""
@@ -25,20 +38,41 @@ __all__ = ["SETS", "published_classes"]
 __all__ += [kind.__name__ for kind in SETS.values()]
 
 
+BRODEN_PLUS = ("object", "scene", "material", "texture")
+"""The flat lists of Broden+; `broden_plus/object` is the name of one."""
+
+
+def class_lists() -> tuple[str, ...]:
+    """The names of all published lists of classes."""
+    sets = tuple(name for name, kind in SETS.items() if kind.classes)
+    return sets + tuple(f"broden_plus/{key}" for key in BRODEN_PLUS) + TAXONOMIES
+
+
 def published_classes(name: str) -> dict[str, str]:
-    """The published classes of a data set.
+    """The published classes of a data set or a taxonomy.
 
     Args:
-        name: `ade20k` (150), `camvid` (11), `cityscapes` (19) or `voc` (21, the first of them background).
+        name: `ade20k` (150), `camvid` (11), `cityscapes` (19), `dms` (46) or `voc` (21, the first of them background);
+            `broden_plus/object` (335), `/scene` (365), `/material` (25) or `/texture` (47); or `mseg` (194).
 
     Returns:
-        Class name → its colour, such as `"#804080"`, in the order of the class ids.
+        Class name → its colour, such as `"#804080"`, in the order of the class ids. Where no colours are published,
+        they are generated.
 
     Raises:
-        UserError: If no data set of that name has such a list.
+        UserError: If there is no list of that name.
     """
-    lists = {key: kind.classes for key, kind in SETS.items() if kind.classes}
-    if name not in lists:
-        valid = f"{', '.join(lists)}, or the names themselves, such as [sky, car]"
+    if name not in class_lists():
+        valid = f"{', '.join(class_lists())}, or the names themselves, such as [sky, car]"
         raise UserError(f"no class list {name!r}; valid: {valid}")
-    return dict(lists[name])
+    if name in SETS:
+        return dict(SETS[name].classes)
+    names: Sequence[str]
+    if name in TAXONOMIES:
+        names = taxonomy_classes(name)
+    else:
+        every = broden_plus()
+        flat = {"object": every["object"], "scene": every["scene"], "material": every["material"]}
+        names = (flat | {"texture": every["texture"]})[name.partition("/")[2]]
+    known = [n for n in names if n != "-"]  # Broden+'s "unlabelled"
+    return {n: "#" + bytes(colour).hex() for n, colour in zip(known, distinct_colours(len(known)), strict=True)}
