@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from fake_data import Memory, cityscapes
 from refusals import told_by
 
@@ -16,6 +17,8 @@ from upernet.data.mixture import bind_sources
 from upernet.data.sets import class_lists, published_classes
 from upernet.data.sets.cityscapes import DRAWN
 from upernet.labels import ClassSets, Labels
+from upernet.options import read_options
+from upernet.plain import to_plain
 from upernet.tasks import Object
 
 COUNTS = {
@@ -88,6 +91,23 @@ def test_a_source_is_trained_onto_it_in_one_line(tmp_path: Path) -> None:
     assert names[11] == ["person"]
     assert set(names[12]) == {"rider_other", "bicyclist", "motorcyclist"}
     assert len(sets.groups) == 19
+
+
+def test_a_training_file_names_a_table_and_keeps_its_name(tmp_path: Path) -> None:
+    dataset = {"class_path": "upernet.data.Cityscapes", "init_args": {"root": "data/cityscapes"}}
+    city = {"dataset": dataset, "targets": {"universal": {"classes": "mseg/cityscapes"}}}
+    task = {"class_path": "upernet.tasks.Object", "init_args": {"labels": "mseg"}}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"tasks": {"universal": task}, "data": {"sources": {"city": city}}}))
+    options = read_options("train", ["--config", str(path)])
+    assert options["data"].sources["city"].targets["universal"].classes == "mseg/cityscapes"
+    path.write_text(yaml.safe_dump(to_plain({key: options[key] for key in ("tasks", "data")})))
+    assert read_options("train", ["--config", str(path)]) == options
+    (tmp_path / "other.yaml").write_text(
+        f"base: {path}\ndata: {{sources: {{city: {{targets: {{universal: {{classes: {{road: road}}}}}}}}}}}}"
+    )
+    changed = read_options("train", ["--config", str(tmp_path / "other.yaml")])
+    assert changed["data"].sources["city"].targets["universal"].classes == {"road": "road"}
 
 
 def test_labels_that_a_table_lacks_are_told() -> None:

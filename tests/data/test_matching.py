@@ -51,6 +51,7 @@ def test_words_of_a_name(name: str, expected: tuple[str, ...]) -> None:
         ("aeroplane", ("car", "airplane"), "airplane synonym"),
         ("plane", ("aeroplane", "airplane"), "airplane synonym"),
         ("Pavement", ("road", "sidewalk"), "sidewalk synonym"),
+        ("bag", ("purse", "handbag"), "handbag synonym"),
         ("sofa", ("chair", "couch"), "couch synonym"),
         ("SignSymbol", ("signboard", "road"), "signboard? similar"),
         ("front_left_door", ("window", "door"), "door? similar"),

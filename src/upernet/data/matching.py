@@ -151,8 +151,8 @@ class _Index:
         return Proposal(name, By.SIMILAR) if name is not None else Proposal(None, By.NOTHING)
 
     def _synonym(self, key: str) -> str | None:
-        """The class that shares a list of synonyms, preferably one in which both names come early."""
-        places = ((own + place, name) for n, own in _groups().get(key, ()) for place, name in self.by_group.get(n, ()))
+        """The class that shares a list of synonyms, preferably one that comes early in its list."""
+        places = (pair for number, _ in _groups().get(key, ()) for pair in self.by_group.get(number, ()))
         best = min(places, key=lambda pair: pair[0], default=None)
         return None if best is None else best[1]
 
