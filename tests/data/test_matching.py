@@ -71,6 +71,7 @@ def test_words_of_a_name(name: str, expected: tuple[str, ...]) -> None:
         ("car/windscreen", ("van/windscreen", "car/windscreens_"), "car/windscreens_ name"),
         ("car/hood", ("van/hood", "car/door"), "null nothing"),
         ("", ("car",), "null nothing"),
+        ("_", ("-", "car"), "null nothing"),
         ("car", (), "null nothing"),
     ],
 )
@@ -120,7 +121,7 @@ def test_parts_onto_the_parts_of_broden_plus() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.sampled_from(OBJECTS), min_size=1, max_size=8, unique=True))
+@given(st.lists(st.sampled_from(OBJECTS[1:]), min_size=1, max_size=8, unique=True))
 def test_a_class_is_its_own_proposal_unless_another_is_written_alike(names: list[str]) -> None:
     for label, proposal in propose(names, names).items():
         assert proposal.by is By.NAME

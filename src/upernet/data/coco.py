@@ -145,7 +145,7 @@ def fill_polygon(mask: np.ndarray, polygon: np.ndarray) -> None:
     """Set the pixels of a bool mask (H, W) whose centres lie inside a polygon.
 
     Neighbours with a common edge share no pixel and leave none out; an outline that crosses itself is filled by the
-    even-odd rule. Functions that draw the outline too, such as OpenCV's, would make regions larger, small ones by a tenth.
+    even-odd rule. Functions that draw the outline too, such as OpenCV's, would make regions larger.
 
     Args:
         mask: Changed in place.

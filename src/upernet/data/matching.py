@@ -130,7 +130,8 @@ class _Index:
     def __init__(self, classes: Sequence[str]) -> None:
         self.by_key: dict[str, str] = {}
         for name in classes:
-            self.by_key.setdefault(_key(name), name)
+            if _key(name):  # not the "-" of Broden+, which means unlabelled
+                self.by_key.setdefault(_key(name), name)
         self.by_group: dict[int, list[tuple[int, str]]] = {}
         for key, name in self.by_key.items():
             for number, place in _groups().get(key, ()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import cast
 
 from upernet.data.label_tables import TAXONOMIES, taxonomy_classes
 from upernet.data.sets.ade20k import ADE20K as ADE20K
@@ -18,7 +18,7 @@ from upernet.data.sets.pascal_part116 import PascalPart116 as PascalPart116
 from upernet.data.sets.voc import VOC as VOC
 from upernet.data.source import Source
 from upernet.errors import UserError
-from upernet.labels import distinct_colours
+from upernet.labels import Labels
 
 SETS: dict[str, type[Source]] = {
     "ade20k": ADE20K,
@@ -38,26 +38,28 @@ __all__ = ["SETS", "published_classes"]
 __all__ += [kind.__name__ for kind in SETS.values()]
 
 
-BRODEN_PLUS = ("object", "scene", "material", "texture")
-"""The flat lists of Broden+; `broden_plus/object` is the name of one."""
+_BRODEN_PLUS = ("object", "material", "scene", "texture")
+"""The lists of Broden+ that are plain lists of classes."""
 
 
 def class_lists() -> tuple[str, ...]:
     """The names of all published lists of classes."""
-    sets = tuple(name for name, kind in SETS.items() if kind.classes)
-    return sets + tuple(f"broden_plus/{key}" for key in BRODEN_PLUS) + TAXONOMIES
+    sets = tuple(key for key, kind in SETS.items() if kind.classes)
+    return (*sets, *(f"broden_plus/{key}" for key in _BRODEN_PLUS), *TAXONOMIES)
 
 
 def published_classes(name: str) -> dict[str, str]:
     """The published classes of a data set or a taxonomy.
 
     Args:
-        name: `ade20k` (150), `camvid` (11), `cityscapes` (19), `dms` (46) or `voc` (21, the first of them background);
-            `broden_plus/object` (335), `/scene` (365), `/material` (25) or `/texture` (47); or `mseg` (194).
+        name: `ade20k` (150), `camvid` (11), `cityscapes` (19), `dms` (46), `voc` (21, the first of them background), a
+            list of Broden+ in the order of the released heads' channels: `broden_plus/object` (336) and
+            `broden_plus/material` (26), the first of which, `-`, means unlabelled and is never a target,
+            `broden_plus/scene` (365) or `broden_plus/texture` (47), or `mseg` (194).
 
     Returns:
-        Class name → its colour, such as `"#804080"`, in the order of the class ids. Where no colours are published,
-        they are generated.
+        Class name → its colour, such as `"#804080"`, in the order of the class ids. Those of Broden+ and MSeg are our
+        own.
 
     Raises:
         UserError: If there is no list of that name.
@@ -67,12 +69,8 @@ def published_classes(name: str) -> dict[str, str]:
         raise UserError(f"no class list {name!r}; valid: {valid}")
     if name in SETS:
         return dict(SETS[name].classes)
-    names: Sequence[str]
     if name in TAXONOMIES:
-        names = taxonomy_classes(name)
+        labels = Labels.of(taxonomy_classes(name))
     else:
-        every = broden_plus()
-        flat = {"object": every["object"], "scene": every["scene"], "material": every["material"]}
-        names = (flat | {"texture": every["texture"]})[name.partition("/")[2]]
-    known = [n for n in names if n != "-"]  # Broden+'s "unlabelled"
-    return {n: "#" + bytes(colour).hex() for n, colour in zip(known, distinct_colours(len(known)), strict=True)}
+        labels = Labels.of(cast(dict[str, list[str]], broden_plus())[name.partition("/")[2]])
+    return {key: f"#{bytes(colour).hex()}" for key, colour in zip(labels.names, labels.colours, strict=True)}
