@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 
 from upernet.data.items import Annotation, Item
+from upernet.data.sets.ade20k_part234 import OBJECTS as ADE20K_OBJECTS
 from upernet.data.sets.facade import Facade
+from upernet.data.sets.part_imagenet import PART_IDS
 from upernet.data.sets.voc import NAMES as VOC_NAMES
 from upernet.data.source import Source
 from upernet.labels import ClassSets
@@ -282,6 +284,115 @@ def facade(root: Path, **options: Any) -> Path:
 def carparts(root: Path, **options: Any) -> Path:
     """Car Parts: a car of three parts on label 0."""
     return image_mask_folder(root, [""] * 19, values=[0, 1, 3, 18], **options)
+
+
+def dms(root: Path, *, pictures: bool = True, counts: dict[str, int] | None = None, size: Size = SMALL) -> Path:
+    """DMS: label maps of no label (0), fabric (13), soap (40), "I cannot tell" (22) and asphalt (56)."""
+    for split, count in (counts or {"train": 4, "validation": 2}).items():
+        for i in range(count):
+            mask = blocks(f"dms {split} {i}", [0, 13, 22, 40, 56], size)
+            _save(root / "labels" / split / f"{i + 1}.png", Image.fromarray(mask.astype(np.uint8)))
+            if pictures:
+                _save(root / "images" / split / f"{i + 1}.jpg", Image.fromarray(picture(mask)))
+    return root
+
+
+def pascal_part116(root: Path, *, counts: dict[str, int] | None = None, size: Size = SMALL) -> Path:
+    """Pascal-Part-116: cats (7) with heads (43) and aeroplanes (0) with wings (2), and a file of macOS."""
+    for split, count in (counts or COUNTS).items():
+        for i in range(count):
+            stem = f"2008_{split}_{i:06d}"
+            things = blocks(stem, [255, 7, 0], size)
+            parts = np.where(things == 7, 43, np.where(things == 0, 2, 255))
+            parts[: size[0] // 2] = 255  # the other half of each object is no named part
+            _save(root / "images" / split / f"{stem}.jpg", Image.fromarray(picture(things)))
+            for kind, mask in (("obj", things), ("part", parts)):
+                path = root / f"annotations_detectron2_{kind}" / split / f"{stem}.png"
+                _save(path, Image.fromarray(mask.astype(np.uint8)))
+        (root / "images" / split / f"._2008_{split}_000000.jpg").write_bytes(b"macOS")
+    return root
+
+
+def coco_file(path: Path, images: dict[str, np.ndarray], categories: dict[int, str], compressed: bool = False) -> None:
+    """A COCO file of label maps whose ids are those of categories: one annotation per image and id.
+
+    Outlines are squares of 8 × 8 pixels, as `blocks` makes them, or run lengths in COCO's compressed writing.
+    """
+    content: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for number, name in categories.items()],
+    }
+    for number, (name, mask) in enumerate(images.items()):
+        height, width = mask.shape
+        content["images"].append({"id": number, "file_name": name, "height": height, "width": width})
+        for category in sorted(set(mask.flat) & categories.keys()):
+            inside = mask == category
+            region: Any = [
+                [x, y, x + 8, y, x + 8, y + 8, x, y + 8]
+                for y in range(0, height, 8)
+                for x in range(0, width, 8)
+                if inside[y, x]
+            ]
+            if compressed:
+                region = {"size": [height, width], "counts": compress(inside)}
+            entry = {"id": len(content["annotations"]), "image_id": number, "category_id": int(category)}
+            content["annotations"].append(entry | {"segmentation": region, "area": float(inside.sum()), "iscrowd": 0})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def compress(mask: np.ndarray) -> str:
+    """Run lengths of a mask in COCO's compressed writing."""
+    flat = np.concatenate([[False], mask.T.flatten()])
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    lengths = np.diff([0, *ends, mask.size]).tolist()
+    text = ""
+    for place, length in enumerate(lengths):
+        value = length - (lengths[place - 2] if place > 2 else 0)
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr((bits | (32 if more else 0)) + 48)
+    return text
+
+
+def ade20k_part234(root: Path, *, counts: dict[str, int] | None = None, size: Size = SMALL) -> Path:
+    """ADE20K-Part-234: chairs (8) of legs (48) and vans (41) of wheels (196); an image of each split has no objects."""
+    for split, count in (counts or COUNTS).items():
+        folder = {"train": "training", "val": "validation"}[split]
+        images = {}
+        for i in range(count):
+            stem = f"ADE_{split}_{i:08d}"
+            things = blocks(stem, [-1, 8, 41], size)
+            parts = np.where(things == 8, 48, np.where(things == 41, 196, 65535)).astype(np.uint16)
+            _save(root / "images" / folder / f"{stem}.jpg", Image.fromarray(picture(things)))
+            _save(root / "annotations_detectron2_part" / folder / f"{stem}.png", Image.fromarray(parts))
+            if i + 1 < count:
+                images[f"{stem}.jpg"] = things
+        categories = dict(enumerate(ADE20K_OBJECTS))
+        coco_file(root / f"ade20k_instance_{split}.json", images, categories, compressed=True)
+    return root
+
+
+def part_imagenet(
+    root: Path, *, by_kind: bool = False, counts: dict[str, int] | None = None, size: Size = SMALL
+) -> Path:
+    """PartImageNet in either of its layouts: fish (9 to 12) and bottles (38, 39), one of them per image."""
+    categories = {number: name for name, number in PART_IDS.items()}
+    for split, count in (counts or COUNTS).items():
+        images = {}
+        for i in range(count):
+            synset, values = [("n01440764", [-1, 9, 12]), ("n02823428", [-1, 38, 39])][i % 2]
+            name = f"{synset}_{i}.JPEG"
+            images[name] = blocks(f"{split}/{name}", values, size)
+            folder = root / "images" / split if by_kind else root / split / synset
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(images[name])).save(folder / name, "JPEG", quality=95, subsampling=0)
+        path = root / "annotations" / split / f"{split}.json" if by_kind else root / f"{split}.json"
+        coco_file(path, images, categories)
+    return root
 
 
 def write_png(path: Path, width: int, height: int, depth: int, colour: int, rows: bytes) -> Path:

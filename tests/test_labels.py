@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upernet.errors import UserError
-from upernet.labels import IGNORE, ClassSets, Labels, distinct_colours
+from upernet.labels import IGNORE, ClassSets, Labels, UnmappedLabels, distinct_colours
 
 CLASSES = Labels.of(["other", "car", "bus", "sky", "tree"])
 
@@ -121,13 +121,20 @@ def test_star_counts_labels_left_out_of_the_table() -> None:
         (["car"], {"car": "cars"}, "unknown class 'cars'; did you mean 'car'"),
         (["car"], {"car": ["sky", "zzz"]}, "unknown class 'zzz'; valid: other"),
         (["car", "sky", "car"], {}, "the source has two labels named 'car'; names must differ"),
-        (["car", "auto"], {}, "label 'auto' is not a class of the task; map it to a class, a list of classes, or null"),
+        (["car", "auto"], {}, "1 label is no class of the task: auto; map each to a class, a list of classes, or null"),
+        (["auto", "car", "van", "sea"], {"sea": None}, "2 labels are no classes of the task: auto, van; map each to"),
     ],
 )
 def test_bad_meanings_are_told(labels: list[str], table: dict[str, str | list[str]], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         ClassSets.of(labels, CLASSES, table)
     assert "\n" not in str(caught.value)
+
+
+def test_all_labels_without_a_meaning_are_known_to_the_caller() -> None:
+    with pytest.raises(UnmappedLabels) as caught:
+        ClassSets.of(["auto", "car", "van"], CLASSES, {"car": "sky"})
+    assert caught.value.labels == ("auto", "van")
 
 
 def test_a_table_in_which_nothing_means_anything_is_told() -> None:

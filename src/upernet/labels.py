@@ -92,6 +92,24 @@ def distinct_colours(count: int) -> Iterator[Colour]:
         yield round(red * 255), round(green * 255), round(blue * 255)
 
 
+class UnmappedLabels(UserError):
+    """Labels of a source without a meaning: they are neither in the target's table nor classes of the task.
+
+    Attributes:
+        labels: The labels, in the source's order.
+    """
+
+    def __init__(self, labels: Sequence[str]):
+        names = ", ".join(labels)
+        super().__init__(f"{no_classes(len(labels))}: {names}; map each to a class, a list of classes, or null")
+        self.labels = tuple(labels)
+
+
+def no_classes(count: int) -> str:
+    """The statement that a number of labels are not classes of a task."""
+    return "1 label is no class of the task" if count == 1 else f"{count:,} labels are no classes of the task"
+
+
 @dataclass(frozen=True)
 class ClassSets:
     """The set of a task's classes that each label of a source stands for.
@@ -125,8 +143,8 @@ class ClassSets:
                 class of its own name.
 
         Raises:
-            UserError: If the table names a label or a class that does not exist; if a label that it leaves out is not
-                the name of a class; or if all labels mean unlabelled.
+            UnmappedLabels: If labels that the table leaves out are not the names of classes.
+            UserError: If the table names a label or a class that does not exist, or all labels mean unlabelled.
         """
         table = dict(table or {})
         repeated = [label for label, count in Counter(labels).items() if count > 1]
@@ -137,12 +155,11 @@ class ClassSets:
                 raise UserError(
                     f"the table maps label {label!r}, which the source does not have; {_suggest(label, labels)}"
                 )
+        unmapped = [label for label in labels if label not in table and label not in classes.names]
+        if unmapped:
+            raise UnmappedLabels(unmapped)
         named: dict[str, list[str]] = {}
         for label in labels:
-            if label not in table and label not in classes.names:
-                raise UserError(
-                    f"label {label!r} is not a class of the task; map it to a class, a list of classes, or null"
-                )
             value = table.get(label, label)
             named[label] = [] if value is None else [value] if isinstance(value, str) else list(value)
         taken = {classes.index(name) for names in named.values() for name in names if name != "*"}

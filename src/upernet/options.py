@@ -24,6 +24,7 @@ from upernet.yaml_files import parse_yaml, write_yaml
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
     "prepare": ("WORD", "The data set to prepare, cityscapes or voc_aug, then its folder."),
+    "labels": ("DATA", "In place of --config: a folder with class names, or a data set such as cityscapes."),
     "convert": (
         "PATH",
         "The model to read (a file, a folder, the authors' two files, a name or an address), then the path to write.",
@@ -175,7 +176,10 @@ def _make_parser(name: str, function: Callable[..., int]) -> Any:
     skip: set[str | int] = set()
     if "inputs" in parameters:
         metavar, description = INPUTS[name]
-        parser.add_argument("inputs", nargs="+", metavar=metavar, help=description)
+        if parameters["inputs"].default is inspect.Parameter.empty:
+            parser.add_argument("inputs", nargs="+", metavar=metavar, help=description)
+        else:
+            parser.add_argument("inputs", nargs="*", metavar=metavar, help=description, default=[])
         skip.add("inputs")
     if "data" in parameters:
         parser.add_argument(

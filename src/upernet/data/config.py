@@ -87,11 +87,11 @@ class AugmentConfig:
 class TargetConfig:
     """How the labels of a source become training targets of one task."""
 
-    classes: dict[str, str | list[str] | None] = field(default_factory=dict)
+    classes: dict[str, str | list[str] | None] | str = field(default_factory=dict)
     """For each label, the class that it stands for, a list of classes ("one of these"), or null for unlabelled. `"*"`
     in a list means every class that no other label of the source names. A label that is left out stands for the class
     of its own name. A label whose classes all belong to another label's set too is never predicted, because the larger
-    set is always the likelier one."""
+    set is always the likelier one. A string is the name of a published table, such as `mseg/cityscapes`."""
     constant: list[str] = field(default_factory=list)
     """Classes that take the place of an annotation: every image of the source shows one of these, such as
     `[street, highway]` for driving videos. The task is then not evaluated on this source."""

@@ -15,11 +15,13 @@ from torch.utils.data import Dataset
 from upernet.contract import Task
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
 from upernet.data.images import Photograph
-from upernet.data.items import Item
+from upernet.data.items import Annotation, Item
+from upernet.data.label_tables import Table, label_table
+from upernet.data.matching import SHOWN, as_yaml, propose
 from upernet.data.sample import Batch, Sample
 from upernet.data.transforms import Augment
 from upernet.errors import UserError, WorkError
-from upernet.labels import ClassSets
+from upernet.labels import ClassSets, UnmappedLabels, no_classes
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,10 @@ def _supervise(source: SourceConfig, target: TargetConfig, task: Task) -> Superv
     if target.constant:
         sets = ClassSets.of(["every image"], task.classes, {"every image": target.constant})
         return Supervision(None, sets, dense=False, evaluate=False, average=None)
-    annotations = source.dataset.annotations
-    name = target.annotation or (next(iter(annotations)) if len(annotations) == 1 else None)
-    if name not in annotations:
-        raise UserError(f"annotation {target.annotation!r} is not one of {', '.join(annotations)}")
-    annotation = annotations[name]
+    name, annotation = find_annotation(source, target)
     if annotation.dense and not task.maps:
         raise UserError(f"annotation {name!r} is a map, but the task answers once per image")
-    sets = ClassSets.of(annotation.labels, task.classes, target.classes)
+    sets = _class_sets(annotation.labels, target, task)
     average = None
     if target.average and not annotation.dense:
         raise UserError(f"average: {target.average} has no meaning for one label per image; leave it out")
@@ -170,6 +168,47 @@ def _supervise(source: SourceConfig, target: TargetConfig, task: Task) -> Superv
     if target.evaluate:
         task.metric(sets, annotation.dense, average)  # raises before the run if the task cannot be measured on this
     return Supervision(name, sets, annotation.dense, target.evaluate, average)
+
+
+def find_annotation(source: SourceConfig, target: TargetConfig) -> tuple[str, Annotation]:
+    """The annotation that a target learns from, and its name.
+
+    Raises:
+        UserError: If the source has no annotation of that name, or several and the target names none.
+    """
+    annotations = source.dataset.annotations
+    name = target.annotation or (next(iter(annotations)) if len(annotations) == 1 else None)
+    if name not in annotations:
+        raise UserError(f"annotation {target.annotation!r} is not one of {', '.join(annotations)}")
+    return name, annotations[name]
+
+
+def _class_sets(labels: Sequence[str], target: TargetConfig, task: Task) -> ClassSets:
+    """The classes of each label.
+
+    Raises:
+        UserError: If the target's table does not fit. Where labels have no meaning yet, the line proposes one for each.
+    """
+    try:
+        return ClassSets.of(labels, task.classes, meanings(labels, target))
+    except UnmappedLabels as error:
+        if isinstance(target.classes, str):
+            first = ", ".join(error.labels[:SHOWN]) + (", …" if len(error.labels) > SHOWN else "")
+            problem = f"are not in table {target.classes!r}: {first}; give a mapping in place of its name"
+            raise UserError(f"{len(error.labels):,} of {len(labels):,} labels {problem}") from error
+        proposals = as_yaml(propose(error.labels[:SHOWN], task.classes.names), len(error.labels))
+        raise UserError(f"{no_classes(len(error.labels))}; add to its classes: {proposals}") from error
+
+
+def meanings(labels: Sequence[str], target: TargetConfig) -> Table:
+    """The table of a target. One that has a published name is reduced to the labels that the source has.
+
+    Raises:
+        UserError: If there is no table of that name.
+    """
+    if isinstance(target.classes, str):
+        return {label: value for label, value in label_table(target.classes).items() if label in labels}
+    return target.classes
 
 
 class SourceMixture(Dataset[Batch | UserError]):

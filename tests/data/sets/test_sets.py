@@ -58,6 +58,7 @@ def test_the_list_needs_no_torch() -> None:
     [
         ("ade20k", 150, ("wall", "#787878"), ("flag", "#5c00ff")),
         ("camvid", 11, ("Sky", "#808080"), ("Bicyclist", "#0080c0")),
+        ("dms", 46, ("Animal skin", "#bcbc89"), ("Asphalt", "#898989")),
         ("cityscapes", 19, ("road", "#804080"), ("bicycle", "#770b20")),
         ("voc", 21, ("background", "#000000"), ("tvmonitor", "#004080")),
     ],
@@ -78,7 +79,7 @@ def test_a_list_is_the_callers_own() -> None:
 
 @pytest.mark.parametrize("name", ["ade", "broden_plus", "facade", "../voc", ""])
 def test_an_unknown_list_is_told(name: str) -> None:
-    with pytest.raises(UserError, match=r"no class list '.*'; valid: ade20k, camvid, cityscapes, voc, or the names"):
+    with pytest.raises(UserError, match=r"no class list '.*'; valid: ade20k, camvid, cityscapes, dms, voc, "):
         _ = Object(labels=name).classes
 
 
