@@ -34,7 +34,7 @@ def segmentation(predicted: torch.Tensor, truth: torch.Tensor, count: int, **opt
 def test_two_by_two() -> None:
     """Class 0: 1 of 1 + 1, predicted 1 time, labelled 2 times; class 1: 2 of 2 + 1, predicted 3 times, labelled 2."""
     metric = segmentation(ids([0, 1], [1, 1]), ids([0, 0], [1, 1]), 2)
-    assert metric.matrix.tolist() == [[1, 1], [0, 2]]
+    assert metric.matrix.tolist() == [[1, 1, 0], [0, 2, 0]]
     assert metric.compute() == pytest.approx({"mIoU": (1 / 2 + 2 / 3) / 2, "mAcc": (1 / 2 + 1) / 2, "PA": 3 / 4})
     assert metric.per_class() == {
         "class 0": pytest.approx(
