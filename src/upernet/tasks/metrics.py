@@ -224,7 +224,7 @@ class PartMetric(CountingMetric):
             if self.labelled[parts].sum() > 0:
                 values = [iou[i] for i in parts if iou[i] == iou[i]]
                 means.append(sum(values) / len(values))
-                accuracies.append((self.hit[parts].sum() / self.labelled[parts].sum()).item())
+                accuracies.append(self.hit[parts].sum().item() / self.labelled[parts].sum().item())
         count = len(means) or float("nan")
         return {PARTS: sum(means) / count, "PA": sum(accuracies) / count}
 
