@@ -73,7 +73,7 @@ def test_objects_by_hand() -> None:
 
 
 def test_an_answer_of_no_class_is_wrong() -> None:
-    """"-" on a labelled pixel is a miss and no class's false positive: sky 1/2, car 1/1."""
+    """ "-" on a labelled pixel is a miss and no class's false positive: sky 1/2, car 1/1."""
     assert measure(ids([1, 0], [2, 0]), ids([1, 1], [2, 0])) == pytest.approx(
         {"mIoU": (1 / 2 + 1) / 4, "PA": 2 / 3}, abs=1e-7
     )
