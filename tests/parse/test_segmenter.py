@@ -119,7 +119,7 @@ def test_segments_are_those_of_a_slow_composition(
     for image, segments in zip(images, found.numpy(), strict=True):
         expected = composed(parser, image, sides, size, owners)
         assert (segments == expected).mean() > 0.999  # the last bit may decide between equals
-    assert [len(np.unique(found[:, i])) for i in range(3)] >= [3, 2, 2]
+    assert all(len(np.unique(found[:, i])) >= count for i, count in enumerate((3, 2, 2)))
 
 
 def test_a_picture_of_the_right_size_is_shown_as_it_is(parser: Parser) -> None:
