@@ -11,11 +11,13 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
+from upernet.data.sets.broden_plus import broden_plus
 from upernet.model import UPerNet
 from upernet.model.build import build_model, for_inference
-from upernet.store.dialects import mmseg
+from upernet.store.dialects import csail, mmseg
+from upernet.store.dialects.base import flip_stem
 from upernet.store.native import save_model
-from upernet.tasks import Semantic
+from upernet.tasks import Material, Object, Part, Scene, Semantic
 
 RESNET = {"channels": [8, 16, 32, 64]}
 DEEP = {**RESNET, "stem_type": "deep", "stem_width": 4}
@@ -117,3 +119,37 @@ def toolbox_file(path: Path, config: ModelConfig, text: str = "", tensors: dict[
 def change_json(path: Path, **change: Any) -> None:
     """Set keys of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def authors_pair(folder: Path, **likely: list[str]) -> list[Path]:
+    """The authors' two files, named as theirs: their four tasks on Broden+ with a network of a few thousand weights.
+
+    Args:
+        folder: Where they are written.
+        likely: Task → the classes of which most answers are.
+    """
+    tables = broden_plus()
+    tasks: dict[str, Task] = {
+        "scene": Scene(labels=tables["scene"], width=8),
+        "object": Object(labels=tables["object"], convs=1, width=8),
+        "part": Part(parts=tables["part"], convs=1, width=8),
+        "material": Material(labels=tables["material"], convs=1, width=8),
+    }
+    args = {**DEEP, "layers": [1, 1, 1, 1]}
+    config = ModelConfig(backbone="resnet18", backbone_args=args, width=8, pooling="precise", ppm_order="upsample_conv")
+    torch.manual_seed(0)
+    model = for_inference(build_model(config, tasks))
+    for name, head in model.heads.items():
+        torch.nn.init.normal_(head.classifier.weight, std=0.005)
+        with torch.no_grad():
+            head.classifier.bias[[tasks[name].classes.index(c) for c in likely.get(name, [])]] += 12.0
+    state = flip_stem(model.state_dict())
+    state["heads.scene.classifier.weight"] = state["heads.scene.classifier.weight"][:, :, None, None]
+    theirs = csail._MULTITASK_TABLE.to_theirs(state, "tiny")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for half in ("encoder", "decoder"):
+        own = {k.removeprefix(f"{half}."): v.contiguous() for k, v in theirs.items() if k.startswith(half)}
+        paths.append(folder / f"{half}_epoch_40.pth")
+        torch.save(own, paths[-1], _use_new_zipfile_serialization=False)
+    return paths

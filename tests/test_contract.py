@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -214,6 +214,36 @@ def test_metric_of_a_perfect_answer_is_1(task: Task) -> None:
     again = task.metric(sets, dense=logits.ndim == 4)
     again.update((truth + 1) % len(task.classes), truth)
     assert next(iter(again.compute().values())) < 1
+
+
+# --- measured as the paper does ---------------------------------------------------------------------------------------
+
+
+def test_a_perfect_answer_is_1_by_the_papers_protocol_too(task: Task) -> None:
+    sets, logits = replace(own_labels(task), protocol="paper"), random_logits(task)
+    truth = random_target(logits, len(task.classes)).clamp(min=0)
+    metric = task.metric(sets, dense=logits.ndim == 4)
+    metric.update(truth, truth)
+    present = len(truth.unique()) == len(task.classes)
+    values = metric.compute()
+    assert list(values.values()) == pytest.approx([1.0] * len(values)) if present else min(values.values()) > 0
+
+
+def test_answers_that_are_no_label_of_the_source_are_mistakes(task: Task) -> None:
+    """Of tasks that ask `sets` for the likeliest; a stranger's that looks at its groups alone goes on as before."""
+    sets, logits = own_labels(task), random_logits(task, batch=12)
+    some = sets.labels[:2]
+    few = replace(ClassSets.of(some, task.classes), protocol="paper")  # type: ignore[arg-type]
+    p, decoded = task.probabilities(logits), objects_for(task, logits)
+    answers = task.predict_groups(p, few, decoded)
+    assert set(answers.unique().tolist()) <= {IGNORE, 0, 1}
+    if not isinstance(task, Season):
+        own = task.predict_groups(p, sets, decoded)
+        assert torch.equal(answers, torch.where(own < 2, own, IGNORE))
+        assert (answers == IGNORE).any()
+    metric = task.metric(few, dense=logits.ndim == 4)
+    metric.update(answers, torch.ones_like(answers))
+    assert all(0 <= value <= 1 for value in metric.compute().values())
 
 
 # --- the room ---------------------------------------------------------------------------------------------------------

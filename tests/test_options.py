@@ -133,6 +133,17 @@ def test_a_flag_alone_is_true_and_one_word_a_list(config: Path, words: list[str]
     assert (off["per_class"], off["sources"]) == (False, None)
 
 
+@pytest.mark.parametrize("word", ["m", "hf://owner/name@main", "runs/a b/[1], c/model", "2024"])
+def test_a_model_is_one_word_or_the_authors_two_files(config: Path, word: str) -> None:
+    fixed = ["--config", str(config), "--per_class"]
+    assert read_options("evaluate", [*fixed, "--model", word])["model"] == word
+    assert read_options("evaluate", [*fixed, f"--model={word}"])["model"] == word
+    two = read_options("evaluate", ["--model", word, "decoder_epoch_40.pth", *fixed])
+    assert (two["model"], two["per_class"]) == ([word, "decoder_epoch_40.pth"], True)
+    several = read_options("evaluate", [*fixed, "--model", word, "--short_side", "300", "450"])
+    assert (several["model"], several["short_side"]) == (word, [300, 450])
+
+
 def test_options_change_a_file_wherever_they_stand(config: Path) -> None:
     options = read_options("train", ["--run.steps", "11", "--config", str(config), "--optim.lr=0.5"])
     assert (options["run"].steps, options["optim"].lr) == (11, 0.5)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from upernet.parse.parser import Parser as Parser
     from upernet.parse.parser import load as load
     from upernet.parse.prediction import Prediction as Prediction
+    from upernet.parse.segmenter import UnifiedParsingSegmenter as UnifiedParsingSegmenter
 
     __version__: str
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Prediction": "upernet.parse.prediction",
     "Task": "upernet.contract",
     "UPerNet": "upernet.model",
+    "UnifiedParsingSegmenter": "upernet.parse.segmenter",
     "UserError": "upernet.errors",
     "WorkError": "upernet.errors",
     "load": "upernet.parse.parser",

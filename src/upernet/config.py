@@ -73,6 +73,13 @@ class InferenceConfig:
     max_side: int | None = 2048
     """Shrink the image further if its longer side would exceed this many pixels. If null, there is no limit, and a
     large image may need more memory than there is."""
+    short_sides: tuple[int, ...] = ()
+    """Shorter sides, in pixels, with each of which the image is shown once, in place of `short_side` and `scales`.
+    `max_side` is the same for all. The probabilities of all passes are averaged."""
+    multiple: int | None = None
+    """Enlarge both sides of the resized image to the next multiple of this many pixels, as the authors' evaluators do;
+    it is stretched, not padded. Sides are cut to whole pixels first, and may then exceed `max_side`. If null, they are
+    rounded to whole pixels."""
     antialias: bool = False
     """Smooth the image when shrinking it. The published figures were measured without, as OpenCV's INTER_LINEAR
     does."""
@@ -98,6 +105,12 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         check("inference.short_side", self.short_side, 32, example=512)
         check("inference.max_side", self.max_side, 32, example=2048)
+        check("inference.multiple", self.multiple, 1, example=32)
+        for side in self.short_sides:
+            check("inference.short_sides", side, 32, example="[300, 375, 450, 525, 600]")
+        if self.short_sides and (self.scales != (1.0,) or self.scale_of == "image"):
+            other = "scale_of: image" if self.scale_of == "image" else f"scales {list(self.scales)}"
+            raise UserError(f"inference.short_sides: {list(self.short_sides)} has no place beside {other}; valid: []")
         for name, pair, low in (("window", self.window, 32), ("stride", self.stride, 1)):
             if pair is not None and (len(pair) != 2 or min(pair) < low):
                 raise UserError(
@@ -119,6 +132,11 @@ class InferenceConfig:
             )
         if self.scale_of not in ("box", "image"):
             raise UserError(f"inference.scale_of: {self.scale_of!r} is not one of box, image")
+
+
+PAPER_INFERENCE = InferenceConfig(short_side=450, max_side=1200, multiple=32, resize_twice=False)
+"""How the paper's figures on Broden+ were measured (SPEC E6, E7). The released evaluator limits the longer side to 1000
+pixels and rounds up to multiples of 8 unless told otherwise; the network was trained on multiples of 32."""
 
 
 @dataclass(kw_only=True)

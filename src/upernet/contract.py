@@ -135,14 +135,17 @@ class Task(Configurable, ABC):
 
     @abstractmethod
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
-        """The answer in a source's own label space: group ids of `sets`, in the shape of `decode`'s answer."""
+        """The answer in a source's own label space: group ids of `sets`, in the shape of `decode`'s answer.
+
+        It is `IGNORE` where no label of the source fits. `sets.likeliest` follows the protocol of `sets`.
+        """
 
     @abstractmethod
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         """A new accumulator of metrics for one source. It is fed with `update(predicted groups, target groups)`.
 
         Args:
-            sets: The source's label space.
+            sets: The source's label space, and the protocol by which answers are measured there.
             dense: True if the source's target is a map, false if it is one label per image.
             average: Groups that enter class means. If not given, all do.
         """
@@ -152,7 +155,7 @@ class TaskMetric(Protocol):
     """The methods that evaluation calls on a task's accumulator; those of `upernet.tasks.metrics` have them."""
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count one batch of group ids, int64, `IGNORE` where unlabelled."""
+        """Count one batch of group ids, int64, `IGNORE` where unlabelled or where no label fits the answer."""
         ...
 
     def compute(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ IGNORE = -1
 """The id of a pixel or an image without a label."""
 
 Colour = tuple[int, int, int]
+
+MetricProtocol = Literal["mmseg", "paper"]
+"""How answers are measured: as MMSegmentation does, or as the authors' multi-task evaluator does (SPEC E6)."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,14 @@ class ClassSets:
         labels: The L names of the source's labels. A label id is a position here.
         members: For each of the L labels, the ids of its classes; empty if the label means unlabelled.
         classes: The K classes of the task.
+        protocol: How answers are measured. With `mmseg` every answer is one of the groups; with `paper` it may be any
+            class, and one that no group holds is a mistake.
     """
 
     labels: tuple[str, ...]
     members: tuple[tuple[int, ...], ...]
     classes: Labels
+    protocol: MetricProtocol = "mmseg"
 
     @classmethod
     def of(
@@ -212,3 +218,45 @@ class ClassSets:
         import torch
 
         return torch.stack([p[:, g[0]] if len(g) == 1 else p[:, list(g)].sum(1) for g in self.groups], 1)
+
+    def likeliest(self, p: Tensor, within: tuple[int, int] | None = None) -> Tensor:
+        """Answers in this label space: the likeliest group, int64 (B, …), from probabilities of classes (B, K, …).
+
+        With protocol `paper`, each class that no group holds competes too. Where it is the likeliest, the answer is
+        `IGNORE`, which is never right. With one class per label, that is the arg-max over all K classes (SPEC E6).
+
+        Args:
+            p: Probabilities of all classes.
+            within: First class, and class after the last, to which the answer is confined. A group belongs there if
+                its first class does. If not given, there is no such limit.
+        """
+        import torch
+
+        sets, answers = self._candidates(within or (0, len(self.classes)))
+        if all(answer == IGNORE for answer in answers):
+            return torch.full_like(p[:, 0], IGNORE, dtype=torch.int64)
+        if all(len(members) == 1 for members in sets):
+            columns = [members[0] for members in sets]
+            first, count = columns[0], len(columns)
+            q = p[:, first : first + count] if columns == list(range(first, first + count)) else p[:, columns]
+        else:
+            q = torch.stack([p[:, m[0]] if len(m) == 1 else p[:, list(m)].sum(1) for m in sets], 1)
+        best = q.argmax(1)
+        return best if answers == list(range(len(answers))) else torch.tensor(answers, device=p.device)[best]
+
+    def _candidates(self, within: tuple[int, int]) -> tuple[list[tuple[int, ...]], list[int]]:
+        """What competes for an answer within a range of classes: sets of classes, and the answer for each."""
+        if within not in self._known_candidates:
+            start, stop = within
+            found = [(group, i) for i, group in enumerate(self.groups) if start <= group[0] < stop]
+            if self.protocol == "paper":
+                held = {c for group, _ in found for c in group}
+                found += [((c,), IGNORE) for c in range(start, stop) if c not in held]
+                found.sort(key=lambda candidate: candidate[0])  # of equals the first class wins, as in an arg-max
+            self._known_candidates[within] = [group for group, _ in found], [answer for _, answer in found]
+        return self._known_candidates[within]
+
+    @cached_property
+    def _known_candidates(self) -> dict[tuple[int, int], tuple[list[tuple[int, ...]], list[int]]]:
+        """Results of `_candidates`, which is asked for every band of every image."""
+        return {}

@@ -7,6 +7,7 @@ values of the files, and writes the help. `plain` then builds the objects, as it
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -198,7 +199,8 @@ def _sort_words(words: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[st
     """Separate the training files from all other words, and write the latter as jsonargparse wants them.
 
     `--flag` alone means true. If an option takes a list, it takes the next word as a list of one; if the command has no
-    positional arguments, it takes all words up to the next option.
+    positional arguments, it takes all words up to the next option. An option that takes a list or one word takes a
+    single word as it is.
 
     Returns:
         The paths after `--config`, and the other words.
@@ -214,7 +216,12 @@ def _sort_words(words: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[st
             rest += [word, "true"]
         elif _wants_list(kind) and "inputs" not in kinds and not _is_list(queue):
             count = next((i for i, w in enumerate(queue) if w.startswith("--")), len(queue))
-            rest += [word, f"[{','.join(queue[:count])}]"]
+            one_or_more = is_union(kind) and str in get_args(kind)
+            if one_or_more and count == 1:
+                rest.append(word)
+                continue
+            # Names of files may hold characters that have a meaning in YAML.
+            rest += [word, json.dumps(queue[:count]) if one_or_more else f"[{','.join(queue[:count])}]"]
             queue = queue[count:]
         elif _wants_list(kind) and queue and not _is_list(queue):
             rest += [word, f"[{queue.pop(0)}]"]

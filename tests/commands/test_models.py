@@ -53,7 +53,7 @@ def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert len(by_name) == len(rows)
     for model in published():
         row = by_name[model.name]
-        assert row["weights"].split() == [*model.addresses, *([model.hub] if model.hub else [])]
+        assert row["weights"].split() == [*model.addresses, *model.copies, *([model.hub] if model.hub else [])]
         assert row["mIoU"] == ("-" if model.miou is None else f"{model.miou:.2f}")
         assert (row["note"] == "-") == model.loadable
     row = by_name["upernet_r50_512x512_80k_ade20k"]
@@ -89,6 +89,9 @@ def test_json_has_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert (record["sha256"], record["hub"]) == ("cad485de", "hf://openmmlab/upernet-convnext-tiny")
     assert (record["crop"], record["steps"], record["loadable"], record["shipped"]) == ([512, 512], 160000, True, False)
     assert records["upp-mini"]["shipped"]
+    pair = records["upp-resnet50-upernet"]
+    hosts = [[address.split("/")[2] for address in pair[key]] for key in ("addresses", "copies")]
+    assert hosts == [["sceneparsing.csail.mit.edu"] * 2, ["dissect.csail.mit.edu"] * 2]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from small_training import (
 )
 from torch import nn
 
-from upernet.data.config import SourceConfig, TargetConfig
+from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.engine.state import flat_settings
 from upernet.errors import UserError, WorkError
 from upernet.store.loading import load_model
 from upernet.tasks import Semantic, Task
@@ -167,6 +168,11 @@ def test_length_and_bookkeeping_of_a_run_may_change(begun: Path) -> None:
     assert [row["step"] for row in rows(begun) if row["metric"] == "mIoU"] == ["1", "2", "3"]
     saved = load_file(begun / "model" / "model.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.float16, torch.int64}
+
+
+def test_a_run_may_go_on_with_other_figures() -> None:
+    assert "data.batch" in flat_settings(data=DataConfig())
+    assert not any("protocol" in key for key in flat_settings(data=DataConfig(protocol="paper")))
 
 
 def test_a_run_is_not_made_shorter_than_it_is(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upernet.config import InferenceConfig
+from upernet.config import PAPER_INFERENCE, InferenceConfig
 from upernet.errors import UserError
-from upernet.inference.sizes import MAX_ASPECT, MIN_SIDE, network_size, sliding_windows, window_spans
+from upernet.inference.sizes import MAX_ASPECT, MIN_SIDE, network_size, passes, sliding_windows, window_spans
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,47 @@ def test_any_photograph_fits(height: int, width: int, short_side: int | None, ma
     assert max(h, w) <= max(height, width, MAX_ASPECT * max(min(h, w), short_side or MIN_SIDE))
 
 
+@pytest.mark.parametrize(
+    ("image", "longest", "expected"),
+    [
+        ((333, 500), 1200, (480, 704)),  # 450 and 675.7 to the next multiples
+        ((512, 683), 1200, (480, 608)),  # 600.3 is cut to 600, and 608 is 19·32
+        ((400, 1600), 1200, (320, 1216)),  # the longer side limits: 300×1200
+        ((400, 1600), 1000, (256, 1024)),  # 250×1000, as released
+        ((480, 480), 1200, (480, 480)),
+        ((450, 513), 1200, (480, 544)),
+        ((450, 512), 1200, (480, 512)),
+    ],
+)
+def test_sizes_of_the_paper(image: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
+    """SPEC E6: cut to whole pixels, then up to multiples of 32, which may pass the limit."""
+    config = replace(PAPER_INFERENCE, max_side=longest)
+    assert network_size(*image, config) == expected
+    assert network_size(*image[::-1], config) == expected[::-1]
+
+
+@given(st.integers(8, 3000), st.integers(8, 3000), st.sampled_from([300, 375, 450, 525, 600]))
+def test_sizes_are_the_authors_arithmetic(height: int, width: int, side: int) -> None:
+    """To the last bit: whether 448.99 is cut to 448 decides between 448 and 480."""
+    scale = min(side / float(min(height, width)), 1200 / float(max(height, width)))
+    target = [max(MIN_SIDE, int(length * scale)) for length in (height, width)]
+    expected = tuple(((length - 1) // 32 + 1) * 32 for length in target)
+    assert network_size(height, width, replace(PAPER_INFERENCE, short_side=side)) == expected
+
+
+def test_cutting_comes_before_rounding_up() -> None:
+    """32.9 is 32; rounded up before it is cut it would be 64."""
+    assert network_size(329, 480, InferenceConfig(short_side=None, max_side=48, multiple=16)) == (32, 48)
+
+
+def test_each_shorter_side_is_a_pass_under_the_same_limit() -> None:
+    config = replace(PAPER_INFERENCE, short_sides=(300, 600))
+    sizes = [network_size(400, 1200, settings, ratio) for settings, ratio in passes(config)]
+    assert sizes == [(320, 928), (416, 1216)]  # 300×900, and 400×1200 instead of 600×1800
+    scaled = replace(PAPER_INFERENCE, scales=(0.5, 2.0))
+    assert [ratio for _, ratio in passes(scaled)] == [0.5, 2.0]
+
+
 def test_windows_by_hand() -> None:
     """SPEC C1: 8 windows of 769 every 513 over 1025×2049."""
     rows, columns = [(0, 769), (256, 1025)], [(0, 769), (513, 1282), (1026, 1795), (1280, 2049)]
@@ -136,6 +177,13 @@ def test_windows_cover_everything_and_leave_nothing(length: int, window: int, da
         ({"scales": ()}, r"inference.scales: \[\] is not a list of factors from 0.05 to 20; for example \[1.0\]"),
         ({"scales": (1.0, 0.0)}, r"inference.scales: \[1.0, 0.0\] is not a list of factors"),
         ({"scale_of": "moon"}, "inference.scale_of: 'moon' is not one of box, image"),
+        ({"multiple": 0}, "inference.multiple: 0 is not at least 1; for example 32"),
+        ({"short_sides": (300, 31)}, "inference.short_sides: 31 is not at least 32"),
+        (
+            {"short_sides": (300,), "scales": (1.0, 2.0)},
+            r"inference.short_sides: \[300\] has no place beside scales \[1.0, 2.0\]; valid: \[\]",
+        ),
+        ({"short_sides": (300,), "scale_of": "image"}, "has no place beside scale_of: image"),
     ],
 )
 def test_wrong_procedures_are_told(values: dict[str, Any], line: str) -> None:

@@ -121,6 +121,19 @@ def test_a_function_of_each_pixel_gives_the_same_map_whole_sliding_and_mirrored(
             torch.testing.assert_close(logits_of(view, (75, 90)), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_each_shorter_side_is_shown_in_turn() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Seeing(PerPixel):
+        def __call__(self, image: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+            seen.append(tuple(image.shape[2:]))
+            return super().__call__(image, tasks)
+
+    config = InferenceConfig(short_sides=(40, 70, 100), max_side=110, multiple=32, flip=True)
+    views = run_network(Seeing(), photo(50, 80), config, ["semantic"])
+    assert [view.size for view in views] == seen == [size for size in ((64, 64), (96, 128), (96, 128)) for _ in "lr"]
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_windows_and_both_resizes_as_in_a_plain_reading(align_corners: bool) -> None:
     """SPEC C1: logits of each window up to its size, summed, divided by the count, then to the photograph's size."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchmetrics import Metric
 
 from upernet.labels import IGNORE
-from upernet.tasks.metrics import PartMetric, SegmentationMetric, TopOne
+from upernet.tasks.metrics import PaperPartMetric, PaperSegmentationMetric, PartMetric, SegmentationMetric, TopOne
 
 
 def ids(*rows: list[int]) -> torch.Tensor:
@@ -34,7 +34,7 @@ def segmentation(predicted: torch.Tensor, truth: torch.Tensor, count: int, **opt
 def test_two_by_two() -> None:
     """Class 0: 1 of 1 + 1, predicted 1 time, labelled 2 times; class 1: 2 of 2 + 1, predicted 3 times, labelled 2."""
     metric = segmentation(ids([0, 1], [1, 1]), ids([0, 0], [1, 1]), 2)
-    assert metric.matrix.tolist() == [[1, 1], [0, 2]]
+    assert metric.matrix.tolist() == [[1, 1, 0], [0, 2, 0]]
     assert metric.compute() == pytest.approx({"mIoU": (1 / 2 + 2 / 3) / 2, "mAcc": (1 / 2 + 1) / 2, "PA": 3 / 4})
     assert metric.per_class() == {
         "class 0": pytest.approx(
@@ -146,6 +146,8 @@ METRICS = {
     "segmentation": lambda: SegmentationMetric("abcde"),
     "top-1": lambda: TopOne("abcde"),
     "part": lambda: PartMetric("abcde", ["x", "x", "x", "y", "y"], [True, False, False, True, False]),
+    "paper": lambda: PaperSegmentationMetric("abcde"),
+    "paper's part": lambda: PaperPartMetric("abcde", ["x", "x", "x", "y", "y"], [True, False, False, True, False]),
 }
 
 
@@ -154,7 +156,7 @@ def test_two_half_batches_are_one_batch(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (4,) if name == "top-1" else (4, 5, 6)
     truth = torch.randint(0 if name == "top-1" else IGNORE, 5, shape, generator=generator)
-    predicted = torch.randint(0, 5, shape, generator=generator)
+    predicted = torch.randint(IGNORE, 5, shape, generator=generator)
     whole, halves, ranks = METRICS[name](), METRICS[name](), [METRICS[name](), METRICS[name]()]
     whole.update(predicted, truth)
     for rank, part in zip(ranks, (slice(2, 4), slice(0, 2)), strict=True):
@@ -174,7 +176,10 @@ def test_a_reset_metric_is_fresh(name: str) -> None:
     assert next(iter(metric.compute().values())) == 0
     metric.reset()
     metric.update(truth, truth)
-    assert next(iter(metric.compute().values())) == 1
+    again = METRICS[name]()
+    again.update(truth, truth)
+    assert metric.compute() == again.compute()
+    assert next(iter(metric.compute().values())) > 0
 
 
 # --- one answer per image -------------------------------------------------------------------------------------------

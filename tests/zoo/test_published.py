@@ -37,6 +37,8 @@ def test_the_authors_models_are_pairs() -> None:
     unified = find_published("upp-resnet50-upernet")
     assert unified is not None
     assert (unified.classes, unified.miou, len(unified.addresses)) == ("broden_plus", None, 2)
+    folder = "https://dissect.csail.mit.edu/models/segmodel/upp-resnet50-upernet"
+    assert unified.copies == (f"{folder}/encoder_epoch_40.pth", f"{folder}/decoder_epoch_40.pth")
 
 
 def test_rows_are_sound() -> None:
@@ -49,6 +51,8 @@ def test_rows_are_sound() -> None:
         assert model.classes in ("ade20k", "cityscapes", "voc", "broden_plus")
         assert model.miou is None or 20 < model.miou < min(model.miou_ms_flip or 99, model.miou_ms or 99)
         assert model.loadable == (model.reason is None)
+        names = [address.rpartition("/")[2] for address in model.addresses]
+        assert [address.rpartition("/")[2] for address in model.copies] in ([], names)
         if len(model.addresses) == 1:
             file = model.addresses[0].rpartition("/")[2]
             assert model.sha256 == published_hash(file)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from upernet.config import InferenceConfig
+from upernet.config import PAPER_INFERENCE, InferenceConfig
 from upernet.data.config import DataConfig
 from upernet.errors import UserError
 from upernet.files import check_writable, write_whole
@@ -21,17 +21,19 @@ TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 def evaluate(
     data: DataConfig,
-    model: str | dict = "upp-mini",
+    model: list[str] | str | dict = "upp-mini",
     out: Path | None = None,
     sources: list[str] | None = None,
     split: str | None = None,
-    short_side: int | None = None,
+    short_side: list[int] | None = None,
+    max_side: int | None = None,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
     whole: bool = False,
     tta: bool = False,
     scales: list[float] | None = None,
     protocol: Literal["published", "recent"] | None = None,
+    paper: bool = False,
     save_predictions: Path | None = None,
     further: bool = False,
     per_class: bool = False,
@@ -44,11 +46,15 @@ def evaluate(
 
     Args:
         data: Sources and the meaning of their labels, as in a training file; settings for training are not used.
-        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files, or
+            an address.
         out: File for the report, in JSON. If not given, none is written.
         sources: Names of the sources to evaluate. If not given, all are.
         split: Split to evaluate, instead of each source's own `val`.
-        short_side: Shorter side of the images as the network sees them, in pixels, instead of the model's own.
+        short_side: Shorter side of the images as the network sees them, in pixels, instead of the model's own. Several,
+            such as 300 375 450 525 600, are averaged.
+        max_side: Largest longer side of the images, in pixels, instead of the model's own. Scales multiply it, several
+            shorter sides do not.
         window: Height and width of sliding windows in pixels, such as [769,769], instead of the model's own.
         stride: Distance from one window to the next, down and across, in pixels, such as [513,513].
         whole: Show images whole, even if the model uses sliding windows.
@@ -56,6 +62,8 @@ def evaluate(
         scales: Scales to average over, such as [0.5,1,2]; with tta, each is flipped too.
         protocol: The size that scales multiply. With published, which is the default, it is the box that images are
             fitted into; with recent, each image's own size, as in recent versions of MMSegmentation.
+        paper: Measure as the paper does: its metrics (data.protocol) and sizes (shorter side 450, longer side at most
+            1200, multiples of 32, whole images), and its table. Other options change this.
         save_predictions: Folder for predicted label maps, as PNG. Those of Cityscapes have the ids that its server
             expects, those of ADE20K count from 1, others have the label ids of their source.
         further: Also print Dice, F-score, precision, recall and the SceneParse150 score.
@@ -76,14 +84,17 @@ def evaluate(
     from upernet.data.mixture import bind_sources
     from upernet.engine.evaluator import evaluate_source
     from upernet.engine.logs import per_class_table, results_table, size_rule
+    from upernet.engine.paper_table import PaperTable
     from upernet.engine.processes import join
     from upernet.engine.submission import writer
     from upernet.store.loading import load_model
 
-    if not isinstance(model, str):
+    if isinstance(model, dict) or not model:
         raise UserError(
             "model: the file describes a network without weights; name a model, for example --model runs/mine/model"
         )
+    files = [model] if isinstance(model, str) else model
+    name = " + ".join(files)
     if whole and (window or stride):
         raise UserError(f"--whole contradicts windows of {list(window or stride or ())}; leave one of them out")
     if protocol and not (tta or scales):
@@ -92,27 +103,37 @@ def evaluate(
         check_writable("--out", out)
     if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
         raise UserError(f"--save_predictions {save_predictions} is a file; valid: a folder, such as predictions")
-    unknown = [name for name in sources or [] if name not in data.sources]
+    if short_side and len(short_side) > 1 and (tta or scales):
+        raise UserError(f"--short_side {short_side} contradicts --{'tta' if tta else 'scales'}; leave one of them out")
+    if paper:
+        data = replace(data, protocol="paper")
+    unknown = [source for source in sources or [] if source not in data.sources]
     if unknown:
         raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(data.sources)}")
     chosen = {
-        name: replace(source, val=split or source.val)
-        for name, source in data.sources.items()
-        if (not sources or name in sources) and (split or source.val)
+        key: replace(source, val=split or source.val)
+        for key, source in data.sources.items()
+        if (not sources or key in sources) and (split or source.val)
     }
     if not chosen:
         raise UserError("data.sources: no source has a split to evaluate; give a --config with sources, or --split val")
     results = []
     with join(device) as (rank, world, where):
-        network, tasks, inference = load_model(model, trust)
-        options = {"short_side": short_side, "window": window, "stride": stride}
-        changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        network, tasks, inference = load_model(files if len(files) > 1 else files[0], trust)
+        inference = PAPER_INFERENCE if paper else inference
+        options = {"max_side": max_side, "window": window, "stride": stride}
+        changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        if short_side:
+            several = len(short_side) > 1
+            changes |= {"short_sides": tuple(short_side)} if several else {"short_side": short_side[0]}
+            changes |= {"scales": (1.0,), "scale_of": "box"} if several else {"short_sides": ()}
         if whole:
             changes |= {"window": None, "stride": None}
         if tta or scales is not None:
             changes["scales"] = TTA_SCALES if scales is None else tuple(scales)
             changes["flip"] = tta
             changes["scale_of"] = "image" if protocol == "recent" else "box"
+            changes["short_sides"] = ()
         inference = replace(inference, **changes)
         network = network.to(where)
         bound = bind_sources(replace(data, sources=chosen), tasks)
@@ -133,19 +154,24 @@ def evaluate(
     if rank > 0:
         return 0
     screen = Console()
-    screen.print(results_table(results, f"{model}; {size_rule(inference)}", inference, further))
+    screen.print(results_table(results, f"{name}; {size_rule(inference)}", inference, further))
+    table = PaperTable.of(name, results, tasks) if data.protocol == "paper" else None
+    if table is not None:
+        screen.print(table.screen())
     if per_class:
         for result in results:
             screen.print(per_class_table(result))
     if out is not None:
-        content = _report(model, inference, bound, results)
+        content = _report(name, inference, data.protocol, bound, results)
+        if table is not None:
+            content["paper"] = table.plain()
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
     return 0
 
 
 def _report(
-    model: str, inference: InferenceConfig, sources: Mapping[str, Any], results: Sequence[Any]
+    model: str, inference: InferenceConfig, metrics: str, sources: Mapping[str, Any], results: Sequence[Any]
 ) -> dict[str, Any]:
     """The report as plain values: the results, and everything needed to repeat the measurement."""
     from datetime import UTC, datetime
@@ -164,6 +190,7 @@ def _report(
         "model": model,
         "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": metrics,
         "protocol": protocol(inference),
         "sizes": size_rule(inference),
         "ignored": ignore_rule(results),

@@ -26,7 +26,7 @@ NUMBERS = range(3, 9)
 USE = "upernet predict photo.jpg --model NAME"
 MEANING = (
     "mIoU in percent on the validation set, at one scale and averaged over scales and mirror images (* scales only); "
-    "GB per GPU in training; fps as published."
+    "GB per GPU in training; fps as published; ×2: in a second place too."
 )
 
 
@@ -61,7 +61,8 @@ def models(pattern: str = "", json: bool = False) -> int:
         print(f"# {USE}")
         print(*COLUMNS, "note", sep="\t")
         for record in matching:
-            cells = [*_cells(record), " ".join([*record["addresses"], *filter(None, [record["hub"]])]) or "package"]
+            places = [*record["addresses"], *record["copies"], *filter(None, [record["hub"]])]
+            cells = [*_cells(record), " ".join(places) or "package"]
             print(*(cell or "-" for cell in cells), _note(record) or "-", sep="\t")
     return 0
 
@@ -127,7 +128,8 @@ def _location(record: dict[str, Any]) -> str:
         return "not yet"
     if all(cached_path(address).is_file() for address in record["addresses"]):
         return "downloaded"
-    return ".".join((urlsplit(record["addresses"][0]).hostname or "").split(".")[-2:])
+    place = ".".join((urlsplit(record["addresses"][0]).hostname or "").split(".")[-2:])
+    return f"{place} ×2" if record["copies"] else place
 
 
 def _note(record: dict[str, Any]) -> str:

@@ -46,7 +46,15 @@ def our_implementation(network: UPerNet, tasks: Mapping[str, Task], trial: Trial
         The implementation. Its `run` gives class ids by task, int64 (B, H, W) at the trial's answer size, or (B,).
     """
     ordered = order_tasks({name: task for name, task in tasks.items() if not task.auxiliary})
-    inference = replace(trial.inference, short_side=None, max_side=None, scales=(1.0,), flip=False)
+    inference = replace(
+        trial.inference,
+        short_side=None,
+        short_sides=(),
+        max_side=None,
+        multiple=None,
+        scales=(1.0,),
+        flip=False,
+    )
 
     def run() -> dict[str, Tensor]:
         answers = Answers(run_network(network, trial.image, inference, list(ordered)), ordered)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from upernet.data.source import Source
 from upernet.errors import UserError, check
+from upernet.labels import MetricProtocol
 
 
 @dataclass(kw_only=True)
@@ -144,7 +146,13 @@ class DataConfig:
     """Number of images per training batch and process."""
     workers: int = 2
     """Number of processes that load batches ahead in training; 0 loads them in the main process."""
+    protocol: MetricProtocol = "mmseg"
+    """How answers are measured. With `mmseg`, as MMSegmentation does: the likeliest of the source's own labels, and
+    means over the classes that occur. With `paper`, as the paper does: the likeliest of all classes of the task, and
+    means over all classes that the source's labels can stand for."""
 
     def __post_init__(self) -> None:
         check("data.batch", self.batch, 1, example=8)
         check("data.workers", self.workers, 0, example=2)
+        if self.protocol not in get_args(MetricProtocol):
+            raise UserError(f"data.protocol: {self.protocol!r} is not one of {', '.join(get_args(MetricProtocol))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from upernet.data.matching import SHOWN, as_yaml, propose
 from upernet.data.sample import Batch, Sample
 from upernet.data.transforms import Augment
 from upernet.errors import UserError, WorkError
-from upernet.labels import ClassSets, UnmappedLabels, no_classes
+from upernet.labels import ClassSets, MetricProtocol, UnmappedLabels, no_classes
 
 
 @dataclass(frozen=True)
@@ -139,21 +139,21 @@ def bind_sources(config: DataConfig, tasks: Mapping[str, Task]) -> dict[str, Lab
             if key not in readers:
                 raise UserError(f"source {name!r}: no task reads target {key!r}; targets: {', '.join(readers)}")
             try:
-                supervision[key] = _supervise(source, target, readers[key])
+                supervision[key] = _supervise(source, target, readers[key], config.protocol)
             except UserError as error:
                 raise UserError(f"source {name!r}, target {key!r}: {error}") from error
         bound[name] = LabelledSource(name, source, supervision)
     return bound
 
 
-def _supervise(source: SourceConfig, target: TargetConfig, task: Task) -> Supervision:
+def _supervise(source: SourceConfig, target: TargetConfig, task: Task, protocol: MetricProtocol) -> Supervision:
     if target.constant:
         sets = ClassSets.of(["every image"], task.classes, {"every image": target.constant})
         return Supervision(None, sets, dense=False, evaluate=False, average=None)
     name, annotation = find_annotation(source, target)
     if annotation.dense and not task.maps:
         raise UserError(f"annotation {name!r} is a map, but the task answers once per image")
-    sets = _class_sets(annotation.labels, target, task)
+    sets = replace(_class_sets(annotation.labels, target, task), protocol=protocol)
     average = None
     if target.average and not annotation.dense:
         raise UserError(f"average: {target.average} has no meaning for one label per image; leave it out")

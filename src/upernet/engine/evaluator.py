@@ -21,7 +21,7 @@ from upernet.data.sample import Sample
 from upernet.errors import WorkError
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
-from upernet.labels import IGNORE
+from upernet.labels import IGNORE, MetricProtocol
 
 READERS = 2
 """Number of images that are read ahead, each in a thread; one of Cityscapes takes 14 MB with its labels."""
@@ -38,6 +38,7 @@ class Result:
         values: Metric name → fraction, headline first.
         per_class: Class → metric name → fraction.
         further: Figures of other protocols: metric name → fraction.
+        protocol: How the answers were measured.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Result:
     values: dict[str, float]
     per_class: dict[str, dict[str, float]]
     further: dict[str, float] = field(default_factory=dict)
+    protocol: MetricProtocol = "mmseg"
 
 
 @torch.inference_mode()
@@ -102,7 +104,8 @@ def evaluate_source(
         for name, metric in metrics.items():
             per_class, further = metric.per_class(), metric.further()
             # `compute` comes last: after it, torchmetrics undoes the sum over processes.
-            results.append(Result(source.name, name, counts[name], metric.compute(), per_class, further))
+            protocol = measured[name].sets.protocol
+            results.append(Result(source.name, name, counts[name], metric.compute(), per_class, further, protocol))
     return results
 
 

@@ -24,6 +24,8 @@ from upernet.tasks.metrics import AVERAGED, PARTS
 def ignore_rule(results: Sequence[Result]) -> str:
     """Describe which labels and pixels count in the figures of `evaluate_source`."""
     rule = "arg-max among the labels of the source, unlabelled pixels ignored"
+    if any(r.protocol == "paper" for r in results):
+        rule = "arg-max among all classes, those of no label wrong, unlabelled pixels ignored, classes of no pixel 0"
     return f"{rule}; for parts they count as 'no part'" if any(PARTS in r.values for r in results) else rule
 
 
@@ -32,7 +34,11 @@ def size_rule(inference: InferenceConfig) -> str:
     if inference.scale_of == "image":
         return "the image's own size times the scale, aspect kept"
     longer = f"longer side at most {inference.max_side}" if inference.max_side else "longer side whatever it becomes"
-    return f"shorter side {inference.short_side or 'as it is'}, {longer}, aspect kept, halves rounded up"
+    shorter = ", ".join(map(str, inference.short_sides)) or inference.short_side or "as it is"
+    rounding = "aspect kept, halves rounded up"
+    if inference.multiple:
+        rounding = f"then both stretched to the next multiple of {inference.multiple}"
+    return f"shorter side {shorter}, {longer}, {rounding}"
 
 
 def protocol(inference: InferenceConfig) -> str:
@@ -43,6 +49,8 @@ def protocol(inference: InferenceConfig) -> str:
         how = f"windows of {h}×{w} every {down}×{across}"
     scales = ", ".join(f"{scale:g}" for scale in inference.scales)
     shown = "one scale" if inference.scales == (1.0,) else f"scales {scales} of the {inference.scale_of}, averaged"
+    if len(inference.short_sides) > 1:
+        shown = f"{len(inference.short_sides)} shorter sides, averaged"
     flip = "plain and flipped, averaged" if inference.flip else "no flip"
     return f"{how}, {shown}, {flip}"
 

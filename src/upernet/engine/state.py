@@ -20,10 +20,10 @@ FILE = "state.pt"
 WORLD = "processes"
 """Key of a setting that no YAML file holds: the number of processes that train together."""
 MAY_CHANGE = re.compile(
-    r"run\.(out|steps|device|val_every|save_every|log_every|half|resume)|data\.workers"
+    r"run\.(out|steps|device|val_every|save_every|log_every|half|resume)|data\.(workers|protocol)"
     r"|data\.sources\..*\.dataset\.init_args\.root"
 )
-"""Settings that may change when a run is resumed: its length, its bookkeeping and the folders of the data."""
+"""Settings that may change when a run is resumed: its length, bookkeeping and figures, and the data's folders."""
 
 
 def flat_settings(**blocks: Any) -> dict[str, str]:

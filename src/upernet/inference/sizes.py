@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from upernet.config import InferenceConfig
 from upernet.resize import Size, Window
 
@@ -13,8 +15,18 @@ MAX_ASPECT = 8
 1 px line must not fill the memory."""
 
 
+def passes(config: InferenceConfig) -> list[tuple[InferenceConfig, float]]:
+    """The settings and the factor of the size for each time that an image is shown, mirror images aside."""
+    if config.short_sides:
+        return [(replace(config, short_side=side, short_sides=()), 1.0) for side in config.short_sides]
+    return [(config, ratio) for ratio in config.scales]
+
+
 def network_size(height: int, width: int, config: InferenceConfig, ratio: float = 1.0) -> Size:
     """The size at which the network sees an image: the aspect ratio is kept, halves round up, no side is below 32 px.
+
+    With `multiple`, sides are cut to whole pixels and then rounded up to multiples of it, which changes the aspect
+    ratio a little (SPEC E6).
 
     The image is fitted into the box of `short_side` and `max_side`, each times `ratio` and cut to whole pixels (SPEC
     C1), or into its own size times `ratio` where `scale_of` is `image` (SPEC D2).
@@ -28,7 +40,10 @@ def network_size(height: int, width: int, config: InferenceConfig, ratio: float 
             scale = min(scale, max(long, MAX_ASPECT * max(MIN_SIDE, short * scale)) / long)
         if config.max_side:
             scale = min(scale, int(config.max_side * ratio) / long)
-    return max(MIN_SIDE, int(height * scale + 0.5)), max(MIN_SIDE, int(width * scale + 0.5))
+    if config.multiple is None:
+        return max(MIN_SIDE, int(height * scale + 0.5)), max(MIN_SIDE, int(width * scale + 0.5))
+    height, width = (max(MIN_SIDE, int(side * scale)) for side in (height, width))
+    return -(-height // config.multiple) * config.multiple, -(-width // config.multiple) * config.multiple
 
 
 def window_spans(length: int, window: int, stride: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upernet.config import InferenceConfig
-from upernet.inference.sizes import network_size, sliding_windows
+from upernet.inference.sizes import network_size, passes, sliding_windows
 from upernet.inference.upsample import source_rows, upsample_rows
 from upernet.resize import Size, Window, resize_image
 
@@ -143,12 +143,12 @@ def run_network(
         device: Device on which the network computes; None for that of the images.
 
     Returns:
-        One view per scale, or two with mirror images. They hold logits at the network's own stride only; maps at the
-        size of the answer are computed a few rows at a time.
+        One view per scale or shorter side, or two with mirror images. They hold logits at the network's own stride
+        only; maps at the size of the answer are computed a few rows at a time.
     """
     views = []
-    for ratio in config.scales:
-        shown = network_input(images, config, ratio, device)
+    for settings, ratio in passes(config):
+        shown = network_input(images, settings, ratio, device)
         size = shown.shape[-2], shown.shape[-1]
         windows = sliding_windows(size, config)
         for mirrored in (False, True) if config.flip else (False,):

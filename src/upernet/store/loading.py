@@ -14,7 +14,7 @@ from upernet.store.archives import read_safetensors
 from upernet.store.foreign import read_foreign
 from upernet.store.native import CONFIG, WEIGHTS, is_native, read_model_config
 from upernet.store.weights import check_tensors, load_weights
-from upernet.zoo.fetch import fetch_model
+from upernet.zoo.fetch import fetch_model, fetch_published
 from upernet.zoo.published import find_published
 from upernet.zoo.shipped import shipped_models
 
@@ -87,4 +87,4 @@ def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = No
         raise UserError(
             f"{model}: is published, but cannot be read: {published.reason}; upernet models lists those that can"
         )
-    return [fetch_model(address, mirror) for address in published.addresses]
+    return fetch_published(published, mirror)

@@ -1,7 +1,8 @@
 """Accumulators of evaluation: integer counts, summed over images and ranks, divided once.
 
-Each counts predicted and true *groups* (see `ClassSets`), `IGNORE` where there is no label. `compute()` returns named
-fractions, the headline first, and `per_class()` a table.
+Each counts predicted and true *groups* (see `ClassSets`), `IGNORE` where there is no label, or where the answer is a
+class of no group. `compute()` returns named fractions, the headline first, and `per_class()` a table. Those whose names
+begin with `Paper` follow the authors' multi-task evaluator (SPEC E6).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from upernet.labels import IGNORE
 
 AVERAGED = "averaged"
 """Column of the table by class: 1 for classes over which means are taken, 0 for those that only count as mistakes."""
+
+EPSILON = 1e-8
+"""Pixels that the authors add to a union, so that a class of no pixel has IoU 0."""
 
 PARTS = "mIoU-bg"
 """Headline of `PartMetric`."""
@@ -49,21 +53,25 @@ class CountingMetric(Metric, ABC):
 
 
 class ConfusionMetric(CountingMetric):
-    """Counts pairs of true (row) and predicted (column) groups on labelled pixels or images."""
+    """Counts pairs of true (row) and predicted (column) groups on labelled pixels or images.
+
+    The last column counts answers that are no group of the source.
+    """
 
     matrix: Tensor
 
     def __init__(self, names: Sequence[str]):
         super().__init__()
         self.names = tuple(names)
-        self.add_state("matrix", torch.zeros(len(names), len(names), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("matrix", torch.zeros(len(names), len(names) + 1, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count one batch. Both are int64 of one shape; predictions in 0…G-1, targets in 0…G-1 or `IGNORE`."""
+        """Count one batch. Both are int64 of one shape, in 0…G-1 or `IGNORE`."""
         labelled = target != IGNORE
-        size = len(self.names)
-        pairs = target[labelled] * size + predicted[labelled]
-        self.matrix += torch.bincount(pairs, minlength=size * size).view(size, size)
+        rows, columns = self.matrix.shape
+        answers = predicted[labelled]
+        pairs = target[labelled] * columns + torch.where(answers == IGNORE, rows, answers)
+        self.matrix += torch.bincount(pairs, minlength=rows * columns).view(rows, columns)
 
 
 class SegmentationMetric(ConfusionMetric):
@@ -115,7 +123,7 @@ class SegmentationMetric(ConfusionMetric):
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
         matrix = self.matrix.double()
-        return matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+        return matrix.diagonal(), matrix.sum(dim=1), matrix[:, :-1].sum(dim=0)
 
     def _columns(self) -> dict[str, Tensor]:
         """Metric name → (G,) fractions, NaN where 0 is divided by 0."""
@@ -129,6 +137,28 @@ class SegmentationMetric(ConfusionMetric):
             "Precision": precision,
             "Recall": recall,
         }
+
+
+class PaperSegmentationMetric(SegmentationMetric):
+    """mIoU and pixel accuracy (P.A. in the paper) of objects and materials.
+
+    Every class that the source's labels can stand for enters the mean; one without a pixel has IoU 0. Predictions on
+    unlabelled pixels count nowhere. An answer that is no group of the source, such as "-", is wrong.
+    """
+
+    def compute(self) -> dict[str, float]:
+        """mIoU and PA over all labelled pixels; NaN if there are none."""
+        hit, labelled, _ = self._counts()
+        accuracy = (hit.sum() / labelled.sum()).item()
+        return {"mIoU": self._mean(self._columns()["IoU"]) if accuracy == accuracy else accuracy, "PA": accuracy}
+
+    def further(self) -> dict[str, float]:
+        """Nothing: those figures are of another protocol."""
+        return {}
+
+    def _columns(self) -> dict[str, Tensor]:
+        hit, labelled, predicted = self._counts()
+        return super()._columns() | {"IoU": hit / (labelled + predicted - hit + EPSILON)}
 
 
 class TopOne(ConfusionMetric):
@@ -187,18 +217,29 @@ class PartMetric(CountingMetric):
 
     def compute(self) -> dict[str, float]:
         """mIoU-bg and the mean over objects of the share of their part pixels that are right (PA)."""
-        iou = (self.hit / (self.labelled + self.predicted - self.hit).double()).tolist()
+        iou = self._iou().tolist()
         means, accuracies = [], []
         for obj in dict.fromkeys(self.objects):
             parts = [i for i, o in enumerate(self.objects) if o == obj and not self.no_part[i]]
             if self.labelled[parts].sum() > 0:
                 values = [iou[i] for i in parts if iou[i] == iou[i]]
                 means.append(sum(values) / len(values))
-                accuracies.append((self.hit[parts].sum() / self.labelled[parts].sum()).item())
+                accuracies.append(self.hit[parts].sum().item() / self.labelled[parts].sum().item())
         count = len(means) or float("nan")
         return {PARTS: sum(means) / count, "PA": sum(accuracies) / count}
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """IoU of each part; "no part" is left out."""
-        iou = self.hit / (self.labelled + self.predicted - self.hit).double()
+        iou = self._iou()
         return {n: {"IoU": iou[i].item()} for i, n in enumerate(self.names) if not self.no_part[i]}
+
+    def _iou(self) -> Tensor:
+        """(G,) IoU, NaN where 0 is divided by 0."""
+        return self.hit / (self.labelled + self.predicted - self.hit).double()
+
+
+class PaperPartMetric(PartMetric):
+    """mIoU-bg and pixel accuracy (P.A. in the paper) of parts: `PartMetric`, but parts of no pixel have IoU 0."""
+
+    def _iou(self) -> Tensor:
+        return self.hit / ((self.labelled + self.predicted - self.hit).double() + EPSILON)

@@ -130,26 +130,26 @@ class Part(Task):
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
         """The likeliest group in the block of the predicted object; `IGNORE` where the source labels no part of it.
 
+        With protocol `paper`, also where a part that the source does not label is the likeliest.
+
         Raises:
             UserError: If a label stands for parts of several objects.
         """
-        objects = decoded[self.objects]
-        q, blocks = sets.probabilities(probabilities), self._group_blocks(sets)
+        objects, labelled = decoded[self.objects], set(self._group_blocks(sets))
         answer = torch.full_like(objects, IGNORE)
-        for number, object_id in enumerate(self._object_ids):
-            own = [g for g, block in enumerate(blocks) if block == number]
-            if own:
-                best = torch.tensor(own, device=q.device)[q[:, own].argmax(dim=1)]
-                answer = torch.where(objects == object_id, best, answer)
+        for number, (object_id, block) in enumerate(zip(self._object_ids, self.blocks, strict=True)):
+            inside = objects == object_id
+            if number in labelled and inside.any():
+                answer = torch.where(inside, sets.likeliest(probabilities, (block.start, block.stop)), answer)
         return answer
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
-        """A `PartMetric`.
+        """A part metric of the protocol of `sets`.
 
         Raises:
             UserError: If the target is no map, or means are to be taken over some of the parts.
         """
-        from upernet.tasks.metrics import PartMetric
+        from upernet.tasks.metrics import PaperPartMetric, PartMetric
 
         if not dense or average:
             raise UserError(
@@ -158,7 +158,8 @@ class Part(Task):
 
         no_part = {block.start for block in self.blocks}
         objects = [list(self.parts)[block] for block in self._group_blocks(sets)]
-        return PartMetric(sets.group_names, objects, [bool(no_part & set(group)) for group in sets.groups])
+        kind = PaperPartMetric if sets.protocol == "paper" else PartMetric
+        return kind(sets.group_names, objects, [bool(no_part & set(group)) for group in sets.groups])
 
     def _group_weights(self, sets: ClassSets) -> list[float]:
         no_part = {block.start for block in self.blocks}

@@ -72,14 +72,17 @@ class SoftmaxTask(Task):
         return probabilities.argmax(dim=1)
 
     def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
-        """The group of the largest summed probability."""
-        return sets.probabilities(probabilities).argmax(dim=1)
+        """The group of the largest summed probability; `IGNORE` where protocol `paper` finds a class of no group."""
+        return sets.likeliest(probabilities)
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
-        """A `SegmentationMetric` for maps, `TopOne` for one label per image."""
-        from upernet.tasks.metrics import SegmentationMetric, TopOne
+        """A metric of the protocol of `sets` for maps, `TopOne` for one label per image."""
+        from upernet.tasks.metrics import PaperSegmentationMetric, SegmentationMetric, TopOne
 
-        return SegmentationMetric(sets.group_names, average) if dense else TopOne(sets.group_names)
+        if not dense:
+            return TopOne(sets.group_names)
+        kind = PaperSegmentationMetric if sets.protocol == "paper" else SegmentationMetric
+        return kind(sets.group_names, average)
 
 
 def expand_to_map(groups: Tensor, logits: Tensor) -> Tensor:

@@ -55,7 +55,15 @@ def published_hash(name: str) -> str | None:
     return None if match is None or _DATE_OR_COUNT.fullmatch(match[1]) else match[1]
 
 
-def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None) -> Path:
+def is_fetched(address: str) -> bool:
+    """Whether the file of an address is in the cache, whole and checked."""
+    path = cached_path(address)
+    return _is_cached(path, address, published_hash(path.name))
+
+
+def fetch(
+    address: str, *, sha256: str | None = None, mirror: str | None = None, begins: tuple[bytes, ...] | None = None
+) -> Path:
     """Find the file of an address in the cache, or download it there.
 
     Args:
@@ -63,6 +71,7 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
         sha256: Hash of the file, or at least its first 8 hexadecimal digits; None for the hash with which the file
             name ends, if it does. Without a hash, a cached file is used unless it came from another address.
         mirror: Replaces scheme and host of the address, whose path is kept; None for `$UPERNET_MIRROR`, if that is set.
+        begins: Bytes with one of which a file without a hash must begin; None if it may begin with any.
 
     Returns:
         Path of the whole, checked file.
@@ -87,6 +96,7 @@ def fetch(address: str, *, sha256: str | None = None, mirror: str | None = None)
                 if expected is not None:
                     _check_hash(part, expected, source)
                 else:
+                    _check_beginning(part, begins, source)
                     # The name alone does not tell two files called model.pth apart.
                     write_note(path, {"address": address})
                 put_in_place(part, path)
@@ -117,6 +127,14 @@ def _check_hash(part: Path, expected: str, source: str) -> None:
             f"{source}: sha256 begins with {actual[: max(len(expected), 8)]} instead of {expected}, so it is not the "
             "published file; it was deleted"
         )
+
+
+def _check_beginning(part: Path, begins: tuple[bytes, ...] | None, source: str) -> None:
+    with open(part, "rb") as file:
+        found = file.read(8)
+    if begins is not None and not found.startswith(begins):
+        discard(part)
+        raise WorkError(f"{source}: begins with {found!r}, so it is no checkpoint; it was deleted")
 
 
 # --- addresses ------------------------------------------------------------------------------------------------------

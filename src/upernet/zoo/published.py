@@ -22,6 +22,7 @@ class Published:
             the zoo has several.
         classes: The data set whose classes the network has.
         addresses: The weights: one file, or the authors' pair of encoder and decoder.
+        copies: The same files in a second place, in the same order; empty if there is none.
         sha256: First digits of the file's sha256, which its name carries.
         hub: Repository of the same weights, converted, on the Hugging Face hub.
         crop: Height and width of its training crops, in pixels.
@@ -39,6 +40,7 @@ class Published:
     backbone: str
     classes: str
     addresses: tuple[str, ...]
+    copies: tuple[str, ...] = ()
     sha256: str | None = None
     hub: str | None = None
     crop: tuple[int, int] | None = None

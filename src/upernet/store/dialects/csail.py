@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from upernet.config import InferenceConfig, ModelConfig
+from upernet.config import PAPER_INFERENCE, ModelConfig
 from upernet.contract import Task
 from upernet.data.sets.broden_plus import broden_plus
 from upernet.errors import UserError
@@ -47,8 +48,8 @@ _MULTITASK: list[Row] = [
 # Buffers of the authors' own batch norm beside its statistics.
 _DROPPED = ["*._tmp_running_mean", "*._tmp_running_var", "*._running_iter"]
 _PIXEL_TABLE, _MULTITASK_TABLE = KeyTable(_COMMON + _PIXEL, _DROPPED), KeyTable(_COMMON + _MULTITASK, _DROPPED)
-# Their evaluators resize logits directly to the size of the labels.
-_INFERENCE = InferenceConfig(short_side=450, max_side=1000, resize_twice=False)
+# Their evaluators limit the longer side to 1000 pixels where the paper says 1200.
+_INFERENCE = replace(PAPER_INFERENCE, max_side=1000)
 _CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 
 
