@@ -67,7 +67,7 @@ def _run(preparation: Preparation, workers: int) -> dict[Job, Outcome]:
     jobs = preparation.jobs()
     outcomes: dict[Job, Outcome] = {}
     faults = 0
-    with closing(run_jobs(jobs, preparation.recipe, workers)) as done, progress("preparing", len(jobs)) as advance:
+    with closing(run_jobs(jobs, workers)) as done, progress("preparing", len(jobs)) as advance:
         for outcome in done:
             outcomes[outcome.job] = outcome
             faults += bool(outcome.fault)

@@ -1,4 +1,4 @@
-"""Label maps made from what a data set publishes, one file per data set. A new one needs its lines in this list."""
+"""What is made from the files that a data set publishes, one file per data set. A new one needs its line here."""
 
 from __future__ import annotations
 
