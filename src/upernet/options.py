@@ -23,7 +23,7 @@ from upernet.yaml_files import parse_yaml, write_yaml
 
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
-    "prepare": ("WORD", "The data set to prepare, cityscapes or voc_aug, then its folder."),
+    "prepare": ("WORD", "The data set to prepare, broden_plus, cityscapes or voc_aug, then its folder."),
     "convert": (
         "PATH",
         "The model to read (a file, a folder, the authors' two files, a name or an address), then the path to write.",

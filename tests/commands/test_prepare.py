@@ -438,7 +438,7 @@ def test_without_scipy_it_is_told_how_to_install(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["ade20k", "x"], "prepare: unknown data set 'ade20k'; valid: cityscapes, voc_aug"),
+        (["ade20k", "x"], "prepare: unknown data set 'ade20k'; valid: broden_plus, cityscapes, voc_aug"),
         (["cityscapes"], "prepare: needs one folder after cityscapes; for example upernet prepare cityscapes data/set"),
         (
             ["voc_aug", "x", "y"],

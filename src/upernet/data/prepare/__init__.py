@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from upernet.data.prepare.broden_plus import BrodenPlusFolder
 from upernet.data.prepare.cityscapes import TrainIds
 from upernet.data.prepare.preparation import Preparation
 from upernet.data.prepare.voc_aug import VOCAug
 
-PREPARATIONS: dict[str, type[Preparation]] = {"cityscapes": TrainIds, "voc_aug": VOCAug}
+PREPARATIONS: dict[str, type[Preparation]] = {
+    "broden_plus": BrodenPlusFolder,
+    "cityscapes": TrainIds,
+    "voc_aug": VOCAug,
+}
 """Name on the command line → the class that prepares the data set."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from upernet.data.sets.ade20k import ADE20K as ADE20K
+from upernet.data.sets.broden_plus import BrodenPlus as BrodenPlus
 from upernet.data.sets.camvid import CamVid as CamVid
 from upernet.data.sets.carparts import CarParts as CarParts
 from upernet.data.sets.cityscapes import Cityscapes as Cityscapes
 from upernet.data.sets.facade import Facade as Facade
+from upernet.data.sets.unified_parsing import UnifiedParsing as UnifiedParsing
 from upernet.data.sets.voc import VOC as VOC
 from upernet.data.source import Source
 from upernet.errors import UserError
 
 SETS: dict[str, type[Source]] = {
     "ade20k": ADE20K,
+    "broden_plus": BrodenPlus,
     "camvid": CamVid,
     "carparts": CarParts,
     "cityscapes": Cityscapes,
     "facade": Facade,
+    "unified_parsing": UnifiedParsing,
     "voc": VOC,
 }
 """Name of a data set in YAML files and in the table of published models → its class."""
