@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from upernet.errors import UserError
 
+_UNFINISHED = ".upernet-"
+"""How the names of unfinished files begin; the process's number follows."""
+
 
 def file_part(name: str, keep: str = "") -> str:
     """A name as part of a file's name: of a task or a source, which a downloaded model chose, or of an address.
@@ -61,7 +64,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool 
     Raises:
         OSError: If the file cannot be written; what was there before is still there.
     """
-    unfinished = path.with_name(f".upernet-{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         with open(unfinished, "wb") as file:
             write(file)
@@ -71,6 +74,27 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool 
             os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_whole` left in a folder when its process was killed. Files of running processes stay."""
+    for path in folder.glob(f"{_UNFINISHED}*-*.tmp"):
+        process = path.name.removeprefix(_UNFINISHED).partition("-")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process is running, as far as can be told."""
+    if os.name == "nt":  # where signal 0 would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def put_in_place(finished: Path, path: Path) -> None:

@@ -24,7 +24,8 @@ from upernet.cli import main
 from upernet.data import VOC, Cityscapes
 from upernet.data.masks import read_mask
 from upernet.data.prepare import PREPARATIONS
-from upernet.data.prepare.jobs import Job, Outcome, Recipe
+from upernet.data.prepare.jobs import Job, Outcome
+from upernet.data.prepare.label_maps import LabelMap, Recipe
 from upernet.data.prepare.preparation import Preparation, summary
 from upernet.data.sets.voc import PALETTE
 
@@ -194,7 +195,7 @@ def test_a_full_disk_stops_at_once(
     def full(path: Path, fill: object, **how: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(upernet.data.prepare.jobs, "write_whole", full)
+    monkeypatch.setattr(upernet.data.prepare.label_maps, "write_whole", full)
     code, out, err = run(capsys, "cityscapes", polygons)
     assert (code, out, len(err)) == (1, [], 1)
     assert err[0].endswith("No space left on device; finished files are kept, run the command again")
@@ -437,7 +438,7 @@ def test_without_scipy_it_is_told_how_to_install(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["ade20k", "x"], "prepare: unknown data set 'ade20k'; valid: cityscapes, voc_aug"),
+        (["ade20k", "x"], "prepare: unknown data set 'ade20k'; valid: broden_plus, cityscapes, voc_aug"),
         (["cityscapes"], "prepare: needs one folder after cityscapes; for example upernet prepare cityscapes data/set"),
         (
             ["voc_aug", "x", "y"],
@@ -491,13 +492,12 @@ def test_a_terminal_gets_a_bar(
 class Numbers(Preparation):
     """Label maps of 336 classes from arrays."""
 
-    recipe = Recipe(np.load, 336)
-
     def __init__(self, root: str) -> None:
         self.root = Path(root)
 
     def jobs(self) -> list[Job]:
-        return [Job(path.with_suffix(".png"), None, path) for path in sorted(self.root.glob("*.npy"))]
+        recipe = Recipe(np.load, 336)
+        return [LabelMap(recipe, path.with_suffix(".png"), None, path) for path in sorted(self.root.glob("*.npy"))]
 
     def finish(self, outcomes: Mapping[Job, Outcome]) -> Iterator[str]:
         yield f"numbers: {summary(list(outcomes.values()), 'label maps', 3)}"

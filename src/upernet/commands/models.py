@@ -91,9 +91,8 @@ def _shipped(folder: Path) -> dict[str, Any]:
 def _title(dataset: str) -> str:
     """Name of a record's data set, as people write it."""
     from upernet.data.sets import SETS
-    from upernet.data.sets.broden_plus import TITLE
 
-    return {"own": MIXTURE, "broden_plus": TITLE}.get(dataset) or SETS[dataset].title
+    return MIXTURE if dataset == "own" else SETS[dataset].title
 
 
 def _fits(record: dict[str, Any], pattern: str) -> bool:

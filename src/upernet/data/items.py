@@ -34,11 +34,14 @@ class Item:
         image: Image file.
         annotations: Annotation name → mask file, or label id for an image-level annotation. A missing annotation is
             a missing key.
+        size: Height and width of the image in pixels, if a table of the data set gives them; None if they are known
+            only once the image is opened.
     """
 
     id: str
     image: Path
     annotations: dict[str, Path | int] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
     @property
     def masks(self) -> list[Path]:

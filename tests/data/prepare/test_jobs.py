@@ -1,8 +1,11 @@
-"""Label maps made one by one."""
+"""Files made one by one."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,9 @@ import pytest
 from PIL import Image
 
 from upernet.data import ImageMaskFolder
-from upernet.data.prepare.jobs import Job, Outcome, Recipe, _in_processes, run_jobs
-from upernet.errors import WorkError
+from upernet.data.prepare.jobs import Job, Outcome, _in_processes, run_jobs
+from upernet.data.prepare.label_maps import LabelMap, Recipe
+from upernet.errors import UserError, WorkError
 
 CLASSES = 336
 RECIPE = Recipe(np.load, CLASSES)
@@ -27,15 +31,15 @@ def outcomes(root: Path, *arrays: np.ndarray) -> list[Outcome]:
             path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 3)).save(image)
         np.save(root / f"{number}.npy", array)
-        jobs.append(Job(target, image, root / f"{number}.npy"))
-    return list(run_jobs(jobs, RECIPE, 1))
+        jobs.append(LabelMap(RECIPE, target, image, root / f"{number}.npy"))
+    return list(run_jobs(jobs, 1))
 
 
 def test_more_classes_than_a_byte_holds_make_16_bit_files(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 254, 255], [256, 300, 334, 335], [65535, 65535, 0, 335]], np.uint16)
     (made,) = outcomes(tmp_path, labels)
     assert (made.fault, made.kept) == ("", False)
-    with Image.open(made.job.target) as image:
+    with Image.open(made.job.targets[0]) as image:
         assert image.mode == "I;16"
     names = [f"class {i}" for i in range(CLASSES)]
     source = ImageMaskFolder(root=str(tmp_path), labels=names, ignore_value=65535)
@@ -60,3 +64,54 @@ def test_unlabelled_is_beyond_the_classes(classes: int, unlabelled: int) -> None
 def test_a_process_that_is_ended_from_outside_is_told() -> None:
     with pytest.raises(WorkError, match=r"prepare: a worker process was killed, .*; try --workers 1"):
         list(_in_processes([1, 1], os._exit, 2))  # type: ignore[list-item, arg-type]
+
+
+@dataclass(frozen=True)
+class Pair(Job):
+    """Two files from one, and a count as its record."""
+
+    source: Path
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        return (self.source.with_suffix(".one"), self.source.with_suffix(".two"))
+
+    def kept(self) -> dict[str, int] | None:
+        return {"letters": len(self.source.read_text())} if all(path.exists() for path in self.targets) else None
+
+    def make(self) -> dict[str, int]:
+        text = self.source.read_text()
+        if not text:
+            raise UserError(f"{self.source}: empty")
+        for path in self.targets:
+            path.write_text(text)
+        return {"letters": len(text)}
+
+
+def test_a_job_may_write_several_files_and_give_a_record(tmp_path: Path) -> None:
+    for name, text in (("a", "abc"), ("b", ""), ("c", "c")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    jobs = [Pair(path) for path in sorted(tmp_path.glob("*.txt"))]
+    first = list(run_jobs(jobs, 1))
+    assert [(o.kept, o.fault, o.record) for o in first] == [
+        (False, "", {"letters": 3}),
+        (False, f"{tmp_path}/b.txt: empty", {}),
+        (False, "", {"letters": 1}),
+    ]
+    (tmp_path / "a.two").unlink()
+    assert [o.kept for o in run_jobs(jobs, 1)] == [False, False, True]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, running, own = (
+        tmp_path / f".upernet-{ended.pid}-0a.tmp",
+        tmp_path / f".upernet-{os.getppid()}-0b.tmp",
+        tmp_path / ".upernet-notes.tmp",
+    )
+    for path in (left, running, own):
+        path.write_text("half")
+    list(run_jobs([Pair(tmp_path / "a.txt")], 1))
+    assert [path.exists() for path in (left, running, own)] == [False, True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,8 @@ LISTS = [name for name, kind in SETS.items() if kind.classes]
 
 
 def test_every_file_of_the_room_is_in_the_list() -> None:
-    files = {path.stem for path in Path(upernet.data.sets.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "broden_plus"} == SETS.keys()
+    modules = {module.name for module in pkgutil.iter_modules(upernet.data.sets.__path__)}
+    assert modules == SETS.keys()
     assert [kind.__module__ for kind in SETS.values()] == [f"upernet.data.sets.{name}" for name in SETS]
 
 

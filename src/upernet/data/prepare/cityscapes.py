@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from upernet.data.decoding import MAX_PIXELS
 from upernet.data.masks import read_mask
-from upernet.data.prepare.jobs import Job, Outcome, Recipe
+from upernet.data.prepare.jobs import Job, Outcome
+from upernet.data.prepare.label_maps import LabelMap, Recipe
 from upernet.data.prepare.preparation import Preparation, summary
 from upernet.data.sets.cityscapes import (
     CLASSES,
@@ -103,6 +104,9 @@ def _points(polygon: Iterable[Any]) -> list[tuple[float, float]]:
     return points
 
 
+RECIPE = Recipe(make_train_ids, len(CLASSES))
+
+
 class TrainIds(Preparation):
     """`*_labelTrainIds.png` beside each annotation of train and val.
 
@@ -110,12 +114,10 @@ class TrainIds(Preparation):
     about 0.2 % of the pixels, at edges.
     """
 
-    recipe = Recipe(make_train_ids, len(CLASSES))
-
     def __init__(self, root: str) -> None:
         self.folder = Cityscapes(root=root).folder
         self.images: dict[str, int] = {}
-        self.jobs_by_split: dict[str, list[Job]] = {}
+        self.jobs_by_split: dict[str, list[LabelMap]] = {}
         for split in ("train", "val"):
             images = self.folder / "leftImg8bit" / split
             self.images[split] = sum(not p.name.startswith(".") for p in images.rglob(f"*{IMAGE}"))
@@ -134,22 +136,22 @@ class TrainIds(Preparation):
             yield f"{split}: {summary([outcomes[j] for j in jobs], 'label maps', Cityscapes.published[split])}"
             if self.images[split] != len(jobs):
                 yield f"{split}: {self.images[split]:,} images in leftImg8bit, but annotations of {len(jobs):,}"
-        compared = [o for o in outcomes.values() if o.pixels]
-        differing = sum(o.differing for o in compared)
+        compared = {o.job.source: (o.record["differing"], o.record["pixels"]) for o in outcomes.values() if o.record}
+        differing = sum(count for count, _ in compared.values())
         if differing:
-            worst = max(compared, key=lambda o: o.differing / o.pixels)
+            pixels = sum(count for _, count in compared.values())
+            worst, share = max(((source, n / of) for source, (n, of) in compared.items()), key=lambda pair: pair[1])
             yield (
-                f"polygons as drawn here differ from labelIds in {differing / sum(o.pixels for o in compared):.2g} of "
-                "all pixels (a few thousandths, at edges, are usual), "
-                f"most of all in {worst.job.source.name}: {worst.differing / worst.pixels:.2g}"
+                f"polygons as drawn here differ from labelIds in {differing / pixels:.2g} of all pixels (a few "
+                f"thousandths, at edges, are usual), most of all in {worst.name}: {share:.2g}"
             )
 
 
-def _annotation_jobs(images: Path, annotations: Path) -> Iterator[Job]:
+def _annotation_jobs(images: Path, annotations: Path) -> Iterator[LabelMap]:
     """A job for each annotation of a split."""
     kinds = (POLYGONS, LABEL_IDS)
     files = [p for kind in kinds for p in annotations.rglob(f"*{kind}") if not p.name.startswith(".")]
     for stem in sorted({p.parent / p.name.removesuffix(POLYGONS).removesuffix(LABEL_IDS) for p in files}):
         image = images / stem.parent.relative_to(annotations) / f"{stem.name}{IMAGE}"
         sources = [p for kind in kinds if (p := Path(f"{stem}{kind}")).is_file()]
-        yield Job(Path(f"{stem}{TRAIN_IDS}"), image if image.is_file() else None, *sources)
+        yield LabelMap(RECIPE, Path(f"{stem}{TRAIN_IDS}"), image if image.is_file() else None, *sources)

@@ -1,59 +1,54 @@
-"""Making label maps one by one in several processes. Valid ones that exist are kept, and a fault ends only its job."""
+"""Preparing files job by job in several processes. What is there already is kept, and a fault ends only its job."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from upernet.data.images import image_size
-from upernet.data.masks import read_mask
 from upernet.errors import UserError, WorkError
-from upernet.files import write_whole
+from upernet.files import remove_unfinished
+
+AHEAD = 4
+"""Jobs per process that are handed out ahead of time. More would only take memory."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the label maps of a data set are made.
+class Job(ABC):
+    """The files that are made from one original. Jobs are hashable, and small, since each is sent to a process."""
 
-    Attributes:
-        make: Reads a source into a label map (H, W), uint8 or uint16.
-        classes: Number of classes; their ids count from 0.
-        palette: Red, green and blue of 256 ids, for palette files; None for grey files.
-    """
-
-    make: Callable[[Path], np.ndarray]
-    classes: int
-    palette: bytes | None = None
+    source: Path
+    """The file that it is made from."""
 
     @property
-    def unlabelled(self) -> int:
-        """The value of unlabelled pixels. Files have 16 bits if there are more than 255 classes."""
-        return 255 if self.classes <= 255 else 65535
+    @abstractmethod
+    def targets(self) -> tuple[Path, ...]:
+        """The files to write. Their folders exist."""
 
+    @abstractmethod
+    def kept(self) -> Mapping[str, Any] | None:
+        """What `make` would return, if all files are there and valid already; None if they have to be made.
 
-@dataclass(frozen=True)
-class Job:
-    """One label map to make.
+        Raises:
+            UserError: If the originals cannot be read.
+        """
 
-    Attributes:
-        target: The PNG to write.
-        image: Its photograph, which must be of the same size; None if there is none to compare with.
-        source: The file that it is made from.
-        check: A second source, which should give the same label map; None if there is none.
-    """
+    @abstractmethod
+    def make(self) -> Mapping[str, Any]:
+        """Write the files.
 
-    target: Path
-    image: Path | None
-    source: Path
-    check: Path | None = None
+        Returns:
+            What the preparation needs to know of them in the end; plain values, and few.
+
+        Raises:
+            UserError: If the originals cannot be read or do not hold what they should.
+            OSError: If a file cannot be written.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,20 +59,18 @@ class Outcome:
         job: The job.
         fault: Why it failed, in one line; empty if it did not.
         hopeless: Whether all further jobs will fail for the same reason.
-        kept: Whether a valid label map existed already.
-        pixels: Pixels that were compared with the second source.
-        differing: How many of these differ.
+        kept: Whether its files were there already.
+        record: What the job returned; empty if it failed.
     """
 
     job: Job
     fault: str = ""
     hopeless: bool = False
     kept: bool = False
-    pixels: int = 0
-    differing: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_jobs(jobs: Sequence[Job], recipe: Recipe, workers: int) -> Generator[Outcome, None, None]:
+def run_jobs(jobs: Sequence[Job], workers: int) -> Generator[Outcome, None, None]:
     """Do all jobs, `workers` at a time.
 
     Yields:
@@ -87,10 +80,11 @@ def run_jobs(jobs: Sequence[Job], recipe: Recipe, workers: int) -> Generator[Out
         UserError: If a folder cannot be written.
         WorkError: If a job failed for a reason that all further jobs share, such as a full disk.
     """
-    for folder in sorted({job.target.parent for job in jobs}):
+    for folder in sorted({target.parent for job in jobs for target in job.targets}):
         if not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written; copy the data set to a folder that can be")
-    with closing(_in_processes(jobs, partial(_attempt, recipe=recipe), workers)) as outcomes:
+        remove_unfinished(folder)
+    with closing(_in_processes(jobs, _attempt, workers)) as outcomes:
         for outcome in outcomes:
             if outcome.hopeless:
                 raise WorkError(f"{outcome.fault}; finished files are kept, run the command again")
@@ -101,17 +95,22 @@ def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: 
     if workers == 1 or len(jobs) < 2:
         yield from map(work, jobs)
         return
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
     # Ctrl-C reaches every process of a terminal: workers ignore it and finish their file, the main process stops them.
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _begin_worker)
+    rest, pending = iter(jobs), set[Future[Outcome]]()
     try:
-        with _interrupts_blocked():
-            futures = [pool.submit(work, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
+        while True:
+            with _interrupts_blocked():
+                pending |= {pool.submit(work, job) for job in islice(rest, AHEAD * workers - len(pending))}
+            if not pending:
+                return
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
     except BrokenProcessPool:
         raise WorkError("prepare: a worker process was killed, perhaps for lack of memory; try --workers 1") from None
     finally:
@@ -133,55 +132,33 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _ignore_interrupts() -> None:
+def _begin_worker() -> None:
     import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
 
 
-def _attempt(job: Job, recipe: Recipe) -> Outcome:
+def _end_with_main_process() -> None:
+    """End a worker whose main process was killed. It would wait for its next job for ever."""
+    from multiprocessing import parent_process
+
+    main = parent_process()
+    if main is not None:
+        main.join()
+        os._exit(1)
+
+
+def _attempt(job: Job) -> Outcome:
     """Do one job; any error in its files becomes the fault of its outcome."""
     try:
-        return _finish(job, recipe)
+        there = job.kept()
+        return Outcome(job, record=job.make()) if there is None else Outcome(job, kept=True, record=there)
     except UserError as error:
         return Outcome(job, str(error))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        return Outcome(job, f"{job.target}: {error.strerror or error}", hopeless=full)
+        return Outcome(job, f"{job.targets[0]}: {error.strerror or error}", hopeless=full)
     except Exception as error:  # broken files reach every corner of a reader: no list of types is complete
         return Outcome(job, f"{job.source}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})")
-
-
-def _finish(job: Job, recipe: Recipe) -> Outcome:
-    size = image_size(job.image) if job.image else None
-    if _is_valid(job.target, size, recipe):
-        return Outcome(job, kept=True)
-    labels = recipe.make(job.source)
-    if job.image and size and labels.shape != size[::-1]:
-        raise UserError(
-            f"{job.source}: {labels.shape[1]}×{labels.shape[0]} pixels for an image of {size[0]}×{size[1]} "
-            f"({job.image.name})"
-        )
-    wrong = labels[(labels >= recipe.classes) & (labels != recipe.unlabelled)]
-    if wrong.size:
-        raise UserError(f"{job.source}: value {wrong[0]} is no label; valid: 0 to {recipe.classes - 1}")
-    picture = Image.fromarray(labels.astype(np.uint8 if recipe.unlabelled == 255 else np.uint16))
-    if recipe.palette is not None:
-        picture.putpalette(recipe.palette)
-    write_whole(job.target, lambda file: picture.save(file, "PNG"), durable=False)
-    pixels = differing = 0
-    if job.check is not None:
-        other = recipe.make(job.check)
-        if other.shape == labels.shape:
-            pixels, differing = labels.size, int((other != labels).sum())
-    return Outcome(job, pixels=pixels, differing=differing)
-
-
-def _is_valid(path: Path, size: tuple[int, int] | None, recipe: Recipe) -> bool:
-    """Whether a label map exists, is complete, has the size (width, height) of its image and only known values."""
-    try:
-        labels = read_mask(path)
-    except UserError:
-        return False
-    known = (labels >= 0) & ((labels < recipe.classes) | (labels == recipe.unlabelled))
-    return (size is None or labels.shape == size[::-1]) and bool(known.all())

@@ -1,4 +1,4 @@
-"""The contract of a preparation: the label maps to make, and what to write and report in the end."""
+"""The contract of a preparation: the files to make, and what to write and report in the end."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from upernet.data.prepare.jobs import Job, Outcome, Recipe
+from upernet.data.prepare.jobs import Job, Outcome
 
 
 class Preparation(ABC):
-    """Makes the label maps of one data set."""
+    """Makes the files of one data set that are not published as they are used."""
 
-    recipe: ClassVar[Recipe]
-    """How the label maps are made."""
     options: ClassVar[tuple[str, ...]] = ()
     """Command-line options for further folders, such as `sbd`."""
 
@@ -31,7 +29,7 @@ class Preparation(ABC):
 
     @abstractmethod
     def jobs(self) -> Sequence[Job]:
-        """The label maps to make.
+        """The files to make.
 
         Raises:
             UserError: If there are no files to make them from, or their folder cannot be made.

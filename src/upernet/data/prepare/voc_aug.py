@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from upernet.data.prepare.jobs import Job, Outcome, Recipe
+from upernet.data.prepare.jobs import Job, Outcome
+from upernet.data.prepare.label_maps import LabelMap, Recipe
 from upernet.data.prepare.preparation import Preparation, compare, summary
 from upernet.data.search import read_lines
 from upernet.data.sets.voc import NAMES, PALETTE, VOC
@@ -50,10 +51,12 @@ def read_class_map(path: Path) -> np.ndarray:
     return np.ascontiguousarray(labels)
 
 
+RECIPE = Recipe(read_class_map, len(NAMES), PALETTE)
+
+
 class VOCAug(Preparation):
     """`SegmentationClassAug/*.png`, and the lists `aug` and `trainaug` that name them."""
 
-    recipe = Recipe(read_class_map, len(NAMES), PALETTE)
     options = ("sbd",)
 
     def __init__(self, root: str, sbd: str | None = None) -> None:
@@ -75,11 +78,11 @@ class VOCAug(Preparation):
         except OSError as error:
             raise UserError(f"{masks}: {error.strerror}; valid: a folder that can be written") from None
         images, maps = self.folder / "JPEGImages", self.sbd / "cls"
-        return [Job(masks / f"{n}.png", images / f"{n}.jpg", maps / f"{n}.mat") for n in self.names]
+        return [LabelMap(RECIPE, masks / f"{n}.png", images / f"{n}.jpg", maps / f"{n}.mat") for n in self.names]
 
     def finish(self, outcomes: Mapping[Job, Outcome]) -> Iterator[str]:
         yield f"SegmentationClassAug: {summary(list(outcomes.values()), 'masks', PUBLISHED_MASKS)}"
-        failed = {o.job.target.stem for o in outcomes.values() if o.fault}
+        failed = {o.job.source.stem for o in outcomes.values() if o.fault}
         lost = failed.intersection(self.lists["aug"])
         if lost:
             raise WorkError(f"lists are not written: {len(lost):,} masks that aug.txt would name are missing")

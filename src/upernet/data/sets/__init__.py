@@ -7,6 +7,7 @@ from typing import cast
 from upernet.data.label_tables import TAXONOMIES, taxonomy_classes
 from upernet.data.sets.ade20k import ADE20K as ADE20K
 from upernet.data.sets.ade20k_part234 import ADE20KPart234 as ADE20KPart234
+from upernet.data.sets.broden_plus import BrodenPlus as BrodenPlus
 from upernet.data.sets.broden_plus import broden_plus
 from upernet.data.sets.camvid import CamVid as CamVid
 from upernet.data.sets.carparts import CarParts as CarParts
@@ -15,6 +16,7 @@ from upernet.data.sets.dms import DMS as DMS
 from upernet.data.sets.facade import Facade as Facade
 from upernet.data.sets.part_imagenet import PartImageNet as PartImageNet
 from upernet.data.sets.pascal_part116 import PascalPart116 as PascalPart116
+from upernet.data.sets.unified_parsing import UnifiedParsing as UnifiedParsing
 from upernet.data.sets.voc import VOC as VOC
 from upernet.data.source import Source
 from upernet.errors import UserError
@@ -23,6 +25,7 @@ from upernet.labels import Labels
 SETS: dict[str, type[Source]] = {
     "ade20k": ADE20K,
     "ade20k_part234": ADE20KPart234,
+    "broden_plus": BrodenPlus,
     "camvid": CamVid,
     "carparts": CarParts,
     "cityscapes": Cityscapes,
@@ -30,6 +33,7 @@ SETS: dict[str, type[Source]] = {
     "facade": Facade,
     "part_imagenet": PartImageNet,
     "pascal_part116": PascalPart116,
+    "unified_parsing": UnifiedParsing,
     "voc": VOC,
 }
 """Name of a data set in YAML files and in the table of published models → its class."""
