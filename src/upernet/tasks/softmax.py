@@ -26,7 +26,8 @@ class SoftmaxTask(Task):
 
     labels: list[str] | dict[str, str] | str = field(default_factory=list)
     """Class names in the order of the logits, a mapping of names to colours such as `"#4682b4"`, or the name of a
-    published list: `ade20k`, `camvid`, `cityscapes` or `voc`."""
+    published list: `ade20k`, `camvid`, `cityscapes`, `voc`, `broden_plus/object`, `broden_plus/material`,
+    `broden_plus/scene` or `broden_plus/texture`."""
 
     losses: list[Loss] = field(default_factory=list)
     """Terms of the loss, each with its `weight`, such as `upernet.tasks.CrossEntropy` or `upernet.tasks.Dice`; the

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from upernet.data.sets.ade20k import ADE20K as ADE20K
+from upernet.data.sets.broden_plus import broden_plus
 from upernet.data.sets.camvid import CamVid as CamVid
 from upernet.data.sets.carparts import CarParts as CarParts
 from upernet.data.sets.cityscapes import Cityscapes as Cityscapes
@@ -10,6 +13,7 @@ from upernet.data.sets.facade import Facade as Facade
 from upernet.data.sets.voc import VOC as VOC
 from upernet.data.source import Source
 from upernet.errors import UserError
+from upernet.labels import Labels
 
 SETS: dict[str, type[Source]] = {
     "ade20k": ADE20K,
@@ -21,7 +25,10 @@ SETS: dict[str, type[Source]] = {
 }
 """Name of a data set in YAML files and in the table of published models → its class."""
 
-__all__ = ["SETS", "published_classes"]
+_BRODEN_PLUS = ("object", "material", "scene", "texture")
+"""The lists of Broden+ that are plain lists of classes; `published_parts` has the other one."""
+
+__all__ = ["SETS", "published_classes", "published_parts"]
 __all__ += [kind.__name__ for kind in SETS.values()]
 
 
@@ -29,16 +36,40 @@ def published_classes(name: str) -> dict[str, str]:
     """The published classes of a data set.
 
     Args:
-        name: `ade20k` (150), `camvid` (11), `cityscapes` (19) or `voc` (21, the first of them background).
+        name: `ade20k` (150), `camvid` (11), `cityscapes` (19), `voc` (21, the first of them background), or a list of
+            Broden+ in the order of the released heads' channels: `broden_plus/object` (336) and `broden_plus/material`
+            (26), the first of which, `-`, means unlabelled and is never a target, `broden_plus/scene` (365) or
+            `broden_plus/texture` (47).
 
     Returns:
-        Class name → its colour, such as `"#804080"`, in the order of the class ids.
+        Class name → its colour, such as `"#804080"`, in the order of the class ids. Those of Broden+ are our own.
 
     Raises:
         UserError: If no data set of that name has such a list.
     """
     lists = {key: kind.classes for key, kind in SETS.items() if kind.classes}
+    ours = [f"broden_plus/{key}" for key in _BRODEN_PLUS]
+    if name in ours:
+        labels = Labels.of(cast(dict[str, list[str]], broden_plus())[name.partition("/")[2]])
+        return {key: "#{:02x}{:02x}{:02x}".format(*rgb) for key, rgb in zip(labels.names, labels.colours, strict=True)}
     if name not in lists:
-        valid = f"{', '.join(lists)}, or the names themselves, such as [sky, car]"
+        valid = f"{', '.join((*lists, *ours))}, or the names themselves, such as [sky, car]"
         raise UserError(f"no class list {name!r}; valid: {valid}")
     return dict(lists[name])
+
+
+def published_parts(name: str) -> dict[str, list[str]]:
+    """The published parts of objects.
+
+    Args:
+        name: `broden_plus`: 350 parts of 77 objects.
+
+    Returns:
+        Object → names of its parts, in the order of the released head's channels.
+
+    Raises:
+        UserError: If there is no such list.
+    """
+    if name != "broden_plus":
+        raise UserError(f"no list of parts {name!r}; valid: broden_plus, or the parts themselves, such as car: [wheel]")
+    return broden_plus()["part"]
