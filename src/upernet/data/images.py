@@ -144,6 +144,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return image.size
 
 
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an upright photograph, from its file's header; nothing is decoded.
+
+    Raises:
+        UserError: If there is no such file or it is no image.
+    """
+    with open_file(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation; 1 (upright) if there is none or it is damaged, which is no reason to refuse the photograph."""
     try:
