@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import fake_broden_plus
 import fake_data
 import pytest
 import timm
 import torch
 
+import upernet.data
 from upernet.data.mixture import SourceMixture, bind_sources
+from upernet.engine.optim import lr_factor
 from upernet.engine.trainer import Trainer
 from upernet.model.build import build_model
 from upernet.options import read_options
@@ -22,7 +26,8 @@ from upernet.recipes import CONFIGS, shipped_recipes
 from upernet.store.loading import load_model
 
 SHIPPED = shipped_recipes()
-PUBLISHED = [name for name in SHIPPED if not name.startswith(("upp/", "camvid/"))]
+PUBLISHED = [name for name in SHIPPED if not name.startswith(("upp/", "camvid/", "broden_plus/"))]
+JOINT = [name for name in SHIPPED if name.startswith("broden_plus/upp_")]
 # The others differ from these in the depth of the backbone and the number of steps alone.
 _EACH = ("r50_769x769_40k.yaml", "r50_512x1024_40k.yaml", "r50_512x512_80k.yaml", "r50_512x512_20k.yaml")
 STEPPED = [name for name in SHIPPED if name not in PUBLISHED or name.endswith(_EACH)]
@@ -57,6 +62,7 @@ def options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
     """What the command of a shipped file asks for, and of the model it starts from what its sources teach."""
+    monkeypatch.setattr(upernet.data, "BrodenPlus", fake_broden_plus.BrodenPlus, raising=False)
     monkeypatch.setenv("UPERNET_DATA", str(fake_root))
     monkeypatch.chdir(published_data)
     words = command(request.param, tmp_path)
@@ -71,7 +77,8 @@ def options(
 def test_there_are_some() -> None:
     assert "upp/upp_mini.yaml" in SHIPPED
     assert len(PUBLISHED) == 16
-    assert len(STEPPED) == 10
+    assert len(STEPPED) == 15
+    assert len(JOINT) == 4
 
 
 @pytest.mark.parametrize("options", SHIPPED, indirect=True)
@@ -90,8 +97,12 @@ def test_takes_a_step_from_every_source_and_measures_every_task(options: dict[st
     """The recipe as it is shipped, but for sizes: backbone, width, crop, batch."""
     tasks, alone = options["tasks"], options["optim"].train_only
     sources = {name: replace(s, augment=None, batch=None) for name, s in options["data"].sources.items()}
-    geometry = {"box": (64, 64)} if options["data"].augment.box else {"short_side": 64}
-    augment = replace(options["data"].augment, crop=(64, 64), **geometry)
+    geometry: dict[str, Any] = {"crop": (64, 64)} | (
+        {"box": (64, 64)} if options["data"].augment.box else {"short_side": 64}
+    )
+    if options["data"].augment.short_sides:
+        geometry = {"short_sides": (64,), "long_side": 128}
+    augment = replace(options["data"].augment, **geometry)
     data = replace(options["data"], sources=sources, augment=augment, batch=2, workers=0)
     torch.manual_seed(0)
     model = build_model(replace(options["model"], backbone="test_efficientnet", width=8), tasks)
@@ -195,3 +206,56 @@ def _row(name: str, spec_dir: Path) -> dict[str, Any]:
         if f"_{backbone}_" in r["config"] and crop in r["config"] and f"-{steps}_{folder}" in r["config"]
     ]  # fmt: skip
     return row
+
+
+@pytest.mark.parametrize("options", JOINT, indirect=True)
+def test_says_what_the_authors_code_says(options: dict[str, Any]) -> None:
+    """The data side of SPEC E5, which all recipes on Broden+ share, and A4's network."""
+    data, tasks, model, optim = options["data"], options["tasks"], options["model"], options["optim"]
+    augment, inference = data.augment, options["inference"]
+    assert (data.batch, data.draw, data.group_orientation) == (2, "step", True)
+    assert (augment.short_sides, augment.long_side, augment.flip) == ((300, 375, 450, 525, 600), 1200, 0.5)
+    assert (augment.multiple, augment.label_stride) == (32, 4)
+    assert augment.pad_colour == model.mean
+    colours = (augment.brightness, augment.contrast, augment.saturation, augment.hue, augment.grey)
+    assert (colours, augment.photometric) == ((0, 0, 0, 0, 0), False)
+    assert {n: (len(t.classes), t.weight, t.width, t.level) for n, t in tasks.items()} == {
+        "scene": (365, 0.25, 512, "ppm"),
+        "object": (336, 1.0, 512, "fused"),
+        "part": (427, 0.5, 512, "fused"),
+        "material": (26, 1.0, 512, "p2"),
+    }
+    assert tasks["part"].needs_a_part
+    assert {name: set(source.targets) for name, source in data.sources.items()} == {
+        "scene_parsing": {"object", "part", "scene"},
+        "materials": {"material"},
+    }
+    assert all(source.weight is None for source in data.sources.values())  # drawn by the number of images
+    assert (model.width, model.pooling, model.ppm_order, model.align_corners) == (
+        512,
+        "precise",
+        "upsample_conv",
+        False,
+    )
+    assert (optim.loss_average, optim.decay_all, optim.min_lr, options["run"].steps) == ("batches", False, 0, 200_000)
+    assert (inference.short_side, inference.max_side) == (450, 1200)
+
+
+@pytest.mark.parametrize("options", ["broden_plus/upp_r50.yaml", "broden_plus/upp_r101.yaml"], indirect=True)
+def test_trains_as_the_authors_code_does(options: dict[str, Any], spec_dir: Path) -> None:
+    optim, model = options["optim"], options["model"]
+    assert (optim.name, optim.momentum, optim.weight_decay, optim.warmup) == ("sgd", 0.9, 1e-4, 0)
+    assert (optim.norm_rule, optim.clip, optim.ema, optim.backbone_lr) == ("cumulative", None, None, None)
+    for step, lr in ((0, 0.02), (50_000, 0.01543779), (100_000, 0.01071773), (150_000, 0.00574349)):
+        assert optim.lr * lr_factor(optim, step, options["run"].steps) == pytest.approx(lr, abs=5e-9)
+    assert [255 * mean for mean in model.mean] == pytest.approx([122.7717, 115.9465, 102.9801])
+    assert [255 * std for std in model.std] == pytest.approx([1, 1, 1])
+    with torch.device("meta"):
+        built = build_model(model, options["tasks"])
+    stem = [m.out_channels for m in built.backbone.body.conv1 if isinstance(m, torch.nn.Conv2d)]
+    assert stem == [64, 64, 128]
+    files = ["multitask_decoder.json"] + (["multitask_encoder_r50.json"] if model.backbone == "resnet50s" else [])
+    theirs = [shapes for file in files for shapes in json.loads((spec_dir / "keys" / file).read_text()).items()]
+    ours = [built.decoder, built.heads] + ([built.backbone] if len(files) == 2 else [])
+    trained = [math.prod(shape) for name, shape in theirs if name.endswith((".weight", ".bias"))]
+    assert sorted(trained) == sorted(p.numel() for part in ours for p in part.parameters())

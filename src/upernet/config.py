@@ -171,7 +171,12 @@ class OptimConfig:
     clip: float | None = None
     """Largest norm of all gradients together; larger ones are scaled down. If null, gradients are not clipped."""
     accumulate: int = 1
-    """Number of batches per step. Each comes from a source drawn on its own."""
+    """Number of batches per step. Each comes from a source drawn on its own, unless `data.draw` is `step`."""
+    loss_average: Literal["pixels", "batches"] = "pixels"
+    """How losses are averaged over the processes that train together. With `pixels`, each labelled pixel of their
+    batches has the same weight, as if they were one batch. With `batches`, each process averages over its own batch,
+    and each batch has the same weight, as in the authors' code. Batches that one process accumulates always have the
+    same weight, so that with `batches`, accumulating N batches and sharing them among N processes are the same."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights. If set, the average is evaluated and saved in place of the
     weights."""
@@ -180,6 +185,11 @@ class OptimConfig:
     stage, for texture. If empty, everything is trained."""
     norm_momentum: float | None = None
     """Momentum of batch norm's running statistics. If null, each layer keeps its own."""
+    norm_rule: Literal["ordinary", "cumulative"] = "ordinary"
+    """How batch norm trains. `ordinary` is PyTorch's rule, with statistics over all GPUs. `cumulative` is that of the
+    authors' code (SPEC A4): statistics over all processes, the variance not below the layer's epsilon instead of
+    enlarged by it, and running statistics that are the average over the run's batches, each weighing 0.999 times as
+    much as the next. Evaluation and the files of models are the same with both."""
     freeze_backbone_norm: bool = False
     """Keep the statistics with which the backbone's batch norm started. Its weights are still trained."""
     freeze_norm: float = 1.0
@@ -201,6 +211,12 @@ class OptimConfig:
         check("optim.momentum", self.momentum, 0, 1 - 1e-9, example=0.9)
         check("optim.norm_momentum", self.norm_momentum, 0, 1, example=0.1)
         check("optim.freeze_norm", self.freeze_norm, 0, 1, example=0.8)
+        for name, valid in (("loss_average", ("pixels", "batches")), ("norm_rule", ("ordinary", "cumulative"))):
+            if getattr(self, name) not in valid:
+                raise UserError(f"optim.{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
+        if self.norm_rule == "cumulative" and self.norm_momentum is not None:
+            given = f"optim.norm_momentum: {self.norm_momentum}"
+            raise UserError(f"{given} has no place beside norm_rule cumulative; valid: null")
 
 
 @dataclass(kw_only=True)

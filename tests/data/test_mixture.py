@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -392,3 +394,204 @@ def test_two_images_of_one_name_are_told(tmp_path: Path) -> None:
         bound["town"].items("train")
     said = f"{second}: has the name 'train_0', as {first} has"
     assert str(caught.value) == f"source 'town': {said}; 1 of 5 images of split 'train' have the name of another"
+
+
+# --- steps of several batches, orientation, one size per batch ------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Turned(Memory):
+    """Every third image is higher than wide. Whether the size is told is a choice."""
+
+    told: bool = True
+
+    def items(self, split: str) -> list[Item]:
+        made = super().items(split)
+        return [replace(item, size=self._size(item) if self.told else None) for item in made]
+
+    def _size(self, item: Item) -> tuple[int, int]:
+        return (64, 48) if int(item.id.split("_")[1]) % 3 == 0 else self.size
+
+    def read(self, item: Item) -> tuple[np.ndarray, dict[str, Any]]:
+        return Memory.read(replace(self, size=self._size(item)), item)
+
+
+WHOLE = AugmentConfig(short_sides=(32, 40, 48), long_side=80, multiple=32, label_stride=4)
+
+
+def turned(told: bool = True, **options: Any) -> list[LabelledSource]:
+    made = {
+        name: SourceConfig(dataset=Turned(salt=i, images=9, told=told), targets={"object": TargetConfig()}, **options)
+        for i, name in enumerate("ab")
+    }
+    return list(bind_sources(DataConfig(sources=made), TASKS).values())
+
+
+def joint(bound: list[LabelledSource], **options: Any) -> SourceMixture:
+    data = DataConfig(augment=WHOLE, batch=2, draw="step", group_orientation=True)
+    return SourceMixture(bound, data, **({"steps": 6, "seed": 0} | options))
+
+
+def test_one_process_that_accumulates_sees_what_several_processes_see() -> None:
+    bound = turned()
+    ranks = [joint(bound, rank=rank, world=3) for rank in range(3)]
+    alone, mixed = joint(bound, accumulate=3), joint(bound, accumulate=1, rank=0, world=1)
+    assert (len(alone), len(ranks[0]), len(mixed)) == (18, 6, 6)
+    for step in range(6):
+        for rank in range(3):
+            assert_equal(alone[3 * step + rank], ranks[rank][step])
+        assert len({alone[3 * step + i].source for i in range(3)}) == 1
+    assert {alone[i].source for i in range(18)} == {"a", "b"}
+
+
+def test_batches_of_a_step_are_drawn_one_by_one_unless_told_otherwise() -> None:
+    made = SourceMixture(turned(), DataConfig(augment=WHOLE, batch=2), steps=12, accumulate=3, seed=0)
+    assert len(made) == 36
+    assert any(len(set(made.choices[3 * s : 3 * s + 3].tolist())) == 2 for s in range(12))
+    whole = SourceMixture(turned(), DataConfig(augment=WHOLE, batch=2), steps=36, seed=0)
+    assert made.choices.tolist() == whole.choices.tolist()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_images_of_a_batch_share_their_orientation(told: bool) -> None:
+    made = joint(turned(told=told), steps=12)
+    orientations = set()
+    for step in range(12):
+        own = {int(id_.split("_")[1]) % 3 == 0 for id_ in made[step].ids}
+        assert len(own) == 1
+        orientations |= own
+    assert orientations == {True, False}
+    plain = SourceMixture(turned(), DataConfig(augment=WHOLE, batch=2), steps=12, seed=0)
+    assert any(len({int(id_.split("_")[1]) % 3 == 0 for id_ in plain[step].ids}) == 2 for step in range(12))
+
+
+def test_each_batch_has_a_shorter_side_of_its_own_drawn_anew_but_the_same_when_asked_again() -> None:
+    """The shorter side shows in the extent of the labels of a 48×64 image: 8, 10 or 12 pixels."""
+    made = joint(turned(), steps=30)
+    sides = []
+    for step in range(30):
+        target = made[step].targets["object"]
+        assert (made[step].pixels.shape[-2] % 32, made[step].pixels.shape[-1] % 32) == (0, 0)
+        assert tuple(target.shape[1:]) == tuple(n // 4 for n in made[step].pixels.shape[-2:])
+        rows, columns = (target != IGNORE).any(2).sum(1), (target != IGNORE).any(1).sum(1)
+        shorter = {min(h, w) for h, w in zip(rows.tolist(), columns.tolist(), strict=True)}
+        assert len(shorter) == 1
+        sides.append(shorter.pop())
+    assert set(sides) == {8, 10, 12}
+    again = joint(turned(), steps=30)
+    assert_equal(again[7], made[7])
+
+
+def test_sizes_are_read_from_headers_upright(tmp_path: Path) -> None:
+    root = image_mask_folder(tmp_path / "mine", LEVELS, counts={"train": 2})
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    path = sorted((root / "images/train").iterdir())[0]
+    Image.open(path).save(path, exif=exif)
+    source = SourceConfig(dataset=ImageMaskFolder(root=str(root)), targets={"object": TargetConfig()})
+    root.joinpath("classes.json").write_text('["low", "middle", "high"]')
+    bound = bind_sources(DataConfig(sources={"mine": source}), TASKS)["mine"]
+    items = bound.items("train")
+    assert [bound.config.dataset.image_size(item) for item in items] == [(64, 48), (48, 64)]
+    assert [bound.is_higher(item) for item in items] == [True, False]
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+def folder(tmp_path: Path, count: int = 6, **options: Any) -> tuple[Path, LabelledSource]:
+    root = image_mask_folder(tmp_path / "mine", LEVELS, counts={"train": count, "val": 2})
+    root.joinpath("classes.json").write_text('["low", "middle", "high"]')
+    source = SourceConfig(dataset=ImageMaskFolder(root=str(root)), targets={"object": TargetConfig()}, **options)
+    return root, bind_sources(DataConfig(sources={"mine": source}), TASKS)["mine"]
+
+
+def damage(root: Path) -> None:
+    """An image that is no image, a map of another size, and a map with a label that does not exist."""
+    (root / "images/train/train_0.jpg").write_bytes(b"not an image")
+    for name, mask in (("train_1", np.zeros((4, 4), np.uint8)), ("train_2", np.full((48, 64), 77, np.uint8))):
+        Image.fromarray(mask).save(root / f"annotations/train/{name}.png")
+
+
+def test_an_image_with_a_fault_gives_its_place_to_the_next(tmp_path: Path) -> None:
+    root, source = folder(tmp_path, faults="skip")
+    before = [mixture({"mine": source}, batch=3, steps=8)[step] for step in range(8)]
+    damage(root)
+    made = mixture({"mine": source}, batch=3, steps=8)
+    after = [made[step] for step in range(8)]
+    problems: dict[str, str] = {}
+    for old, new in zip(before, after, strict=True):
+        bad = [id_ for id_ in old.ids if id_ in ("train_0", "train_1", "train_2")]
+        assert set(bad) <= {one.id for one in new.skipped}
+        assert set(new.ids) <= {"train_3", "train_4", "train_5"}
+        assert len(new.ids) == 3
+        for place, id_ in enumerate(old.ids):
+            if id_ not in bad:  # the others are as they would have been
+                assert new.ids[place] == id_
+                assert torch.equal(new.image[place], old.image[place])
+        problems |= {one.id: str(one) for one in new.skipped}
+    assert problems["train_0"].startswith("source 'mine': train_0 is left out: ")
+    assert f"{root}/images/train/train_0.jpg: not an image that can be read" in problems["train_0"]
+    assert "train_1.png: mask of 4×4 pixels for an image of 64×48" in problems["train_1"]
+    assert "train_2.png: value 77 is no label; valid: 0 to 2" in problems["train_2"]
+    again = mixture({"mine": source}, batch=3, steps=8)[5]
+    assert_equal(again, after[5])
+    assert again.skipped == after[5].skipped
+
+
+def test_a_fault_stops_unless_it_is_to_be_skipped(tmp_path: Path) -> None:
+    root, source = folder(tmp_path)
+    damage(root)
+    assert any(isinstance(mixture({"mine": source}, batch=3)[step], WorkError) for step in range(2))
+    with pytest.raises(UserError, match="faults: 'ignore' is not one of stop, skip"):
+        folder(tmp_path, faults="ignore")
+
+
+def test_an_image_whose_file_name_shows_a_fault_is_left_out_of_the_split(tmp_path: Path) -> None:
+    root, source = folder(tmp_path, faults="skip")
+    (root / "annotations/train/train_4.png").unlink()
+    made = mixture({"mine": source}, batch=2, steps=12)
+    assert [one.id for one in made.skipped] == ["train_4"]
+    assert "train_4.png: no such file" in str(made.skipped[0])
+    seen = {id_ for step in range(12) for id_ in made[step].ids}
+    assert seen == {f"train_{i}" for i in (0, 1, 2, 3, 5)}
+    assert not any(made[step].skipped for step in range(12))
+    strict = LabelledSource(source.name, replace(source.config, faults="stop"), source.supervision)
+    with pytest.raises(UserError, match=r"train_4\.png: no such file; 1 of 6 label maps"):
+        mixture({"mine": strict})
+
+
+def test_a_photograph_without_a_size_is_left_out_too(tmp_path: Path) -> None:
+    root, source = folder(tmp_path, faults="skip")
+    (root / "images/train/train_0.jpg").write_bytes(b"not an image")
+    made = joint([source])
+    assert [one.id for one in made.skipped] == ["train_0"]
+    assert all(not made[step].skipped and "train_0" not in made[step].ids for step in range(6))
+    strict = LabelledSource(source.name, replace(source.config, faults="stop"), source.supervision)
+    with pytest.raises(WorkError, match=r"source 'mine': .*train_0\.jpg: not an image"):
+        joint([strict])
+
+
+def test_too_many_faults_end_the_work(tmp_path: Path) -> None:
+    root, source = folder(tmp_path, faults="skip")
+    for path in (root / "images/train").iterdir():
+        path.write_bytes(b"not an image")
+    error = mixture({"mine": source})[0]
+    assert isinstance(error, WorkError)
+    assert re.match(r"source 'mine': 11 of 11 images tried for a batch have a fault, such as .*train_", str(error))
+    with pytest.raises(WorkError, match=r"source 'mine': every image has a fault, such as .*train_"):
+        joint([source])
+    for path in (root / "annotations/train").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"source 'mine': .*no such file; 6 of 6 label maps of split 'train'"):
+        mixture({"mine": source})
+
+
+def test_of_images_with_one_name_the_first_stays_and_a_lone_map_harms_nobody(tmp_path: Path) -> None:
+    root, source = folder(tmp_path, faults="skip")
+    shutil.copy(root / "images/train/train_1.jpg", root / "images/train/train_1.jpeg")
+    (root / "images/train/train_5.jpg").unlink()
+    items, skipped = source.usable("train")
+    assert [item.id for item in items] == [f"train_{i}" for i in range(5)]
+    assert [one.id for one in skipped] == ["train_1"]
+    assert "has the name 'train_1', as " in skipped[0].problem

@@ -510,7 +510,10 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
             {"cat_max_ratio": 0.75},
             r"augment\.cat_max_ratio: 0\.75 needs a box; for example augment\.box: \[2048, 512\]",
         ),
-        ({"pad_colour": (0.0, 0.0, 0.0)}, r"augment\.pad_colour: \(0\.0, 0\.0, 0\.0\) needs a box; for example"),
+        (
+            {"pad_colour": (0.0, 0.0, 0.0)},
+            r"augment\.pad_colour: \(0\.0, 0\.0, 0\.0\) needs a box or short_sides; for example",
+        ),
         (
             {"pad_colour": (124.0, 0.5, 0.5), "box": (9, 9)},
             r"augment\.pad_colour: 124\.0 is not from 0 to 1; for example",
@@ -521,3 +524,131 @@ def test_a_line_of_pixels_fills_the_crop_and_not_the_memory(
 def test_bad_augmentation_is_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         AugmentConfig(**options)
+
+
+# --- whole images, as the authors' code shows them -------------------------------------------------------------------
+
+WHOLE: dict[str, Any] = {"short_sides": (32,), "long_side": 1200, "flip": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "expected"),
+    [
+        ((100, 150), 50, 1200, (50, 75)),
+        ((683, 512), 300, 1200, (400, 300)),  # 683 · 300 / 512 = 400.2
+        ((150, 100), 64, 80, (80, 53)),  # the longer side decides; 53.3 is cut
+        ((40, 41), 75, 76, (74, 76)),
+    ],
+)
+def test_sides_are_cut_to_whole_pixels(size: tuple[int, int], short: int, long: int, expected: tuple[int, int]) -> None:
+    view, cut = augment(*coded(np.zeros(size, int)), short_sides=(short,), long_side=long, flip=0.0)
+    assert tuple(view.shape) == (3, *expected)
+    assert tuple(cut.shape) == expected
+
+
+def test_a_whole_image_is_resized_as_by_opencv_and_its_labels_as_by_pillow() -> None:
+    from PIL import Image
+
+    image, mask = coded(blocks("whole", range(200), (49, 83), block=2))  # of odd sides: no tie
+    view, cut = augment(image, mask, short_sides=(36,), long_side=1200, flip=0.0)
+    assert torch.equal(view, resize_image(image, (36, 60)))
+    pillow = Image.fromarray(mask.numpy().astype(np.uint8)).resize((60, 36), Image.Resampling.NEAREST)
+    assert cut.tolist() == np.asarray(pillow).tolist()
+
+
+def test_labels_are_thinned_to_the_pixel_after_the_middle() -> None:
+    """Of every 4 × 4 pixels the third of the third row, as Pillow's nearest filter takes it from the padded map."""
+    from PIL import Image
+
+    mask = np.arange(34 * 45).reshape(34, 45) % 251
+    image, labels = coded(mask)
+    view, cut, _ = cutter(short_sides=(34,), long_side=1200, flip=0.0, label_stride=4, multiple=32)(
+        image, {"mask": labels}
+    )
+    assert torch.equal(cut["mask"], labels[2::4, 2::4])
+    batch = Batch.stack([Sample(view, cut, "s", "one")], multiple=32, label_stride=4)
+    assert tuple(batch.pixels.shape[-2:]) == (64, 64)
+    padded = np.full((64, 64), 255, np.uint8)
+    padded[:34, :45] = mask
+    expected = np.asarray(Image.fromarray(padded).resize((16, 16), Image.Resampling.NEAREST)).astype(int)
+    assert batch.targets["mask"][0].tolist() == np.where(expected == 255, IGNORE, expected).tolist()
+
+
+def test_crops_may_have_thin_labels_too() -> None:
+    image, mask = coded(np.arange(48 * 64).reshape(48, 64))
+    for options in ({}, {"box": (64, 48)}):
+        _, cut = augment(image, mask, crop=(48, 64), label_stride=4, **STILL, **options)
+        assert torch.equal(cut, mask[2::4, 2::4])
+
+
+def test_a_whole_image_is_flipped_before_anything_else() -> None:
+    """To shrink a map and to mirror it is not the same where three pixels become two."""
+    image, mask = coded(np.arange(48 * 72).reshape(48, 72))
+    view, cut = augment(image, mask, short_sides=(32,), long_side=1200, flip=1.0)
+    mirrored, labels = augment(image.flip(-1), mask.flip(-1), **WHOLE)
+    assert torch.equal(view, mirrored)
+    assert torch.equal(cut, labels)
+    assert not torch.equal(cut, augment(image, mask, **WHOLE)[1])
+
+
+def test_images_of_one_batch_are_padded_to_the_largest_with_the_mean_exactly() -> None:
+    colour = (0.4814576470588235, 0.4546921568627451, 0.40384352941176466)
+    cut = cutter(**WHOLE, multiple=32, label_stride=4, pad_colour=colour)
+    samples = []
+    for size in ((40, 60), (50, 45)):
+        view, maps, padding = cut(*((coded(np.ones(size, int))[0]), {"mask": torch.ones(size, dtype=torch.int64)}))
+        samples.append(Sample(view, {**maps, "scene": torch.tensor(3)}, "s", "one", padding))
+    batch = Batch.stack(samples, {"other": True, "level": False}, multiple=32, label_stride=4)
+    assert tuple(batch.pixels.shape) == (2, 3, 64, 64)  # 32×48 and 35×32, each side rounded up
+    shown = torch.zeros(2, 64, 64, dtype=torch.bool)
+    shown[0, :32, :48] = shown[1, :35, :32] = True
+    mean = torch.tensor(colour)[:, None]
+    for image, inside, target in zip(batch.image, shown, batch.targets["mask"], strict=True):
+        assert (image[:, ~inside] - mean).unique().tolist() == [0]
+        assert (image[:, inside] != mean).all()
+        assert torch.equal(target == 1, inside[2::4, 2::4])
+        assert target.unique().tolist() == [IGNORE, 1]
+    assert batch.targets["scene"].tolist() == [3, 3]
+    assert batch.targets["other"].unique().tolist() == [IGNORE]
+    assert tuple(batch.targets["other"].shape) == (2, 16, 16)
+    assert batch.targets["level"].tolist() == [IGNORE, IGNORE]
+
+
+def test_the_shorter_side_is_one_of_those_named_and_may_be_given() -> None:
+    cut = Augment(AugmentConfig(short_sides=(32, 40, 48), long_side=1200))
+    assert {cut.draw_short_side() for _ in range(60)} == {32, 40, 48}
+    photograph = Photograph.from_pixels(np.zeros((64, 96, 3), np.uint8))
+    assert {cut(photograph, {}, 40)[0].shape[-2:] for _ in range(5)} == {(40, 60)}
+    assert Augment(AugmentConfig()).draw_short_side() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short_sides": (300,)}, r"augment\.short_sides \[300\] needs a long_side; for example augment\.long_side"),
+        ({"crop": (64, 64)}, r"augment\.crop: \(64, 64\) has no place beside short_sides \[300\]; valid: \(512, 512\)"),
+        (
+            {"scale": (1.0, 1.0)},
+            r"augment\.scale: \(1\.0, 1\.0\) has no place beside short_sides \[300\]; valid: \(0\.5",
+        ),
+        ({"box": (64, 64)}, r"augment\.box: \(64, 64\) has no place beside short_sides \[300\]; valid: null"),
+        ({"short_side": 64}, r"augment\.short_side: 64 has no place beside short_sides \[300\]; valid: null"),
+        ({"aspect": 1.5}, r"augment\.aspect: 1\.5 has no place beside short_sides \[300\]; valid: 1\.0"),
+        ({"cat_max_ratio": 0.5}, r"augment\.cat_max_ratio: 0\.5 has no place beside short_sides"),
+        ({"short_sides": (300, 8)}, r"augment\.short_sides: 8 is not at least 32"),
+        ({"multiple": 32, "label_stride": 5}, r"augment\.label_stride: 5 does not divide multiple 32"),
+        ({"short_sides": (), "crop": (66, 64), "label_stride": 4}, r"label_stride: 4 does not divide crop 66 × 64"),
+        ({"short_sides": ()}, r"augment\.long_side: 1200 needs short_sides; for example"),
+        ({"short_sides": (), "long_side": None, "multiple": 32}, r"augment\.multiple: 32 needs short_sides"),
+        ({"multiple": 0}, r"augment\.multiple: 0 is not at least 1"),
+    ],
+)
+def test_options_of_whole_images_that_contradict_are_told(options: dict[str, Any], message: str) -> None:
+    given = {"short_sides": (300,), "long_side": 1200}
+    if options == {"short_sides": (300,)}:
+        given = {}
+    if "crop" in options and options.get("short_sides") == ():
+        given = {}
+    with pytest.raises(UserError, match=message) as caught:
+        AugmentConfig(**(given | options))
+    assert "\n" not in str(caught.value)

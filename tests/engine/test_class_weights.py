@@ -154,3 +154,21 @@ def test_counts_of_other_classes_are_not_taken(tmp_path: Path) -> None:
     own.losses = [CrossEntropy(class_weights="inverse_frequency")]
     with pytest.raises(WorkError, match="damaged; delete it"):
         weigh_classes({"t": own}, bound, tmp_path)
+
+
+def test_a_damaged_label_map_is_passed_over_where_faults_are_skipped(tmp_path: Path) -> None:
+    image_mask_folder(tmp_path / "mine", ["a", "b", "c"], counts={"train": 3})
+    (tmp_path / "mine/annotations/train/train_0.png").write_bytes(b"not an image")
+    dataset = ImageMaskFolder(root=str(tmp_path / "mine"), labels=["a", "b", "c"])
+
+    def count(**options: Any) -> dict[str, Frequencies]:
+        tasks: dict[str, Task] = {
+            "semantic": Semantic(labels=["a", "b", "c"], losses=[CrossEntropy(class_weights="inverse_frequency")])
+        }
+        source = SourceConfig(dataset=dataset, targets={"semantic": TargetConfig()}, **options)
+        return weigh_classes(tasks, bind_sources(DataConfig(sources={"mine": source}), tasks))
+
+    with pytest.raises(WorkError, match=r"train_0\.png: not an image"):
+        count()
+    (found,) = count(faults="skip").values()
+    assert found.images == 2

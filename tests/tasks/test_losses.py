@@ -342,3 +342,20 @@ def test_one_class_may_weigh_nothing() -> None:
     plain = task(CrossEntropy())
     without = plain.loss(logits, target.masked_fill(target == 0, IGNORE), own_labels(plain))
     torch.testing.assert_close(own.loss(logits, target, own_labels(own)), without)
+
+
+def test_within_its_own_batch_a_process_asks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is averaged over processes outside the block, and after it again."""
+    from upernet.tasks import losses
+
+    def double(count: torch.Tensor) -> None:
+        count *= 4  # the other one has three times as many pixels
+
+    monkeypatch.setattr(losses.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(losses.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(losses.dist, "all_reduce", double)
+    count = torch.tensor(5)
+    assert losses.denominator(count).item() == 10
+    with losses.average_over_own_batch():
+        assert losses.denominator(count).item() == 5
+    assert losses.denominator(count).item() == 10

@@ -153,3 +153,63 @@ def test_a_part_named_twice_is_told() -> None:
     with pytest.raises(UserError, match="named twice within its object"):
         _ = Part(parts={"car": ["wheel", "wheel"]}).classes
     assert len(Part(parts={"car": ["door"], "house": ["door"]}).classes) == 4
+
+
+# --- objects without a part -----------------------------------------------------------------------------------------
+
+
+def rows_of(*images: list[int]) -> torch.Tensor:
+    """Targets (B, 1, W) of several images."""
+    return torch.tensor(images)[:, None]
+
+
+def test_an_object_counts_in_the_images_that_show_a_part_of_it() -> None:
+    """Two images of two house pixels and one of a car; the second image shows no part of its house.
+
+    House: log 8 for "no part" and log 4 for a window, over two pixels; the other image's four are not counted. Car:
+    log 2 for a wheel in the first image, the second image's "no part" is not counted either.
+    """
+    house, car = [0.0, math.log(2), math.log(5)], [0.0, 0.0]
+    logits = pixels(*[[*house, *car]] * 3).repeat(2, 1, 1, 1)
+    target = rows_of([0, 1, 4], [0, 0, 3])
+    strict, usual = make(needs_a_part=True), make()
+    expected = (math.log(8) + math.log(4)) / 2 + math.log(2)
+    assert strict.loss(logits, target, own_labels(strict)).item() == pytest.approx(expected, rel=1e-6)
+    usually = (3 * math.log(8) + math.log(4)) / 4 + math.log(2)
+    assert usual.loss(logits, target, own_labels(usual)).item() == pytest.approx(usually, rel=1e-6)
+
+
+def test_background_inside_the_mask_trains_where_a_part_is_shown_and_nowhere_else() -> None:
+    task = make(needs_a_part=True)
+    logits = torch.randn(2, 5, 1, 3, requires_grad=True)
+    task.loss(logits, rows_of([0, 1, IGNORE], [0, 4, 3]), own_labels(task)).backward()
+    assert logits.grad is not None
+    moved = logits.grad[:, :, 0].ne(0).any(1)
+    assert moved.tolist() == [[True, True, False], [False, True, True]]
+
+
+def test_no_image_that_shows_a_part_is_no_loss() -> None:
+    task = make(needs_a_part=True)
+    logits = torch.randn(1, 5, 1, 3, requires_grad=True)
+    loss = task.loss(logits, rows_of([0, 0, 3]), own_labels(task))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_a_label_that_may_be_no_part_shows_none() -> None:
+    task = make(needs_a_part=True)
+    table = {"wheel or none": ["car/-", "car/wheel"], "wheel": "car/wheel"}
+    sets = ClassSets.of(list(table), task.classes, table)
+    logits = pixels([0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0])
+    assert task.loss(logits, rows_of([0, 0]), sets).item() == 0
+    assert task.loss(logits, rows_of([0, 1]), sets).item() == pytest.approx(math.log(2) / 2)
+
+
+def test_parts_of_a_published_list() -> None:
+    task = Part(parts="broden_plus")
+    assert (len(task.blocks), len(task.classes), task.blocks[1]) == (77, 427, slice(2, 26))
+    assert task.classes.names[:3] == ("sky/-", "sky/cloud", "building/-")
+    with pytest.raises(UserError, match="no list of parts 'pascal'; valid: broden_plus, or the parts themselves"):
+        _ = Part(parts="pascal").classes

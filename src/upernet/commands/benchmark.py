@@ -190,12 +190,15 @@ def _training(
         return {"not_measured": "only a recipe has a batch and a crop (--config)"}
     if not is_plain_segmentation(tasks):
         return {"not_measured": "only recipes of plain segmentation have one kind of step"}
-    settings = {"batch": data.batch, "crop": list(data.augment.crop)}
+    crop = data.augment.crop
+    if data.augment.short_sides:
+        return {"not_measured": "the recipe does not crop, so that its batches differ in size"}
+    settings = {"batch": data.batch, "crop": list(crop)}
     if device.type != "cuda":
         return {**settings, "not_measured": "PyTorch reports it on a GPU only"}
     with _out_of_memory(f"data.batch {data.batch} does not fit into the memory of the GPU; try --data.batch 1"):
         network = seeded_network(model or ModelConfig(), tasks).to(device)
-        peak = training_peak(network, optim or OptimConfig(), data.batch, data.augment.crop, precision)
+        peak = training_peak(network, optim or OptimConfig(), data.batch, crop, precision)
     return {**settings, "memory_gib": None if peak is None else peak / 2**30}
 
 

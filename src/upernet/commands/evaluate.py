@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from upernet.data.config import DataConfig
 from upernet.errors import UserError
 from upernet.files import check_writable, write_whole
 from upernet.plain import to_plain
-from upernet.screen import progress
+from upernet.screen import print_line, progress
 
 TTA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the published multi-scale figures (SPEC D2)."""
@@ -86,6 +87,7 @@ def evaluate(
     from upernet.engine.logs import per_class_table, results_table, size_rule
     from upernet.engine.paper_table import PaperTable
     from upernet.engine.processes import join
+    from upernet.engine.skipped import SkippedImages
     from upernet.engine.submission import writer
     from upernet.store.loading import load_model
 
@@ -118,6 +120,7 @@ def evaluate(
     if not chosen:
         raise UserError("data.sources: no source has a split to evaluate; give a --config with sources, or --split val")
     results = []
+    skipped = SkippedImages(lambda line: print_line(line, sys.stderr))
     with join(device) as (rank, world, where):
         network, tasks, inference = load_model(files if len(files) > 1 else files[0], trust)
         inference = PAPER_INFERENCE if paper else inference
@@ -148,6 +151,7 @@ def evaluate(
                     device=where,
                     advance=advance,
                     save=None if save_predictions is None else writer(save_predictions, source),
+                    skip=lambda one: skipped.add([one]),
                     rank=rank,
                     world=world,
                 )
@@ -183,6 +187,7 @@ def _report(
         config = sources[r.source].config
         data = {"class_path": config.dataset.class_path(), "root": config.dataset.root}
         head = {"source": r.source, "data": data, "split": config.val, "task": r.task, "images": r.images}
+        head["skipped"] = r.skipped
         per_class = {name: _finite(v) for name, v in r.per_class.items()}
         return head | {"values": _finite(r.values), "further": _finite(r.further), "per_class": per_class}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import get_args
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
 
 from upernet.data.source import Source
 from upernet.errors import UserError, check
@@ -16,10 +16,24 @@ class AugmentConfig:
 
     With `box`, scale and crop follow the published recipes: the scale is drawn uniformly, resizing is bilinear without
     smoothing, the crop lies anywhere in the scaled image, and an image smaller than the crop lies at its upper left.
+
+    With `short_sides`, images are not cropped, as in the authors' code (SPEC E5): all images of a batch are resized to
+    one shorter side, and the batch is padded at the bottom and at the right.
     """
 
     crop: tuple[int, int] = (512, 512)
-    """Height and width of the crop, which is what the network sees, in pixels."""
+    """Height and width of the crop, which is what the network sees, in pixels. With `short_sides` there is none."""
+    short_sides: tuple[int, ...] = ()
+    """Shorter sides in pixels, of which one is drawn for each batch. Every image of the batch is resized to it whole,
+    bilinearly without smoothing, its sides cut to whole pixels. If empty, images are cropped. Needs `long_side`."""
+    long_side: int | None = None
+    """Largest longer side in pixels with `short_sides`: an image that would be longer is resized to this instead."""
+    multiple: int = 1
+    """Height and width of a batch with `short_sides` are multiples of this many pixels: those of its largest image,
+    rounded up. The padding is unlabelled and has the colour `pad_colour`."""
+    label_stride: int = 1
+    """Label maps keep one pixel of every square of this many pixels a side, the one just below and to the right of its
+    middle. The loss is then computed at this stride; 4 is that of the network's finest level."""
     short_side: int | None = None
     """Resize the shorter side to this many pixels before random scaling. If null, scaling starts from the image's own
     size."""
@@ -27,7 +41,8 @@ class AugmentConfig:
     """Longer and shorter side of a box, in pixels. The box is multiplied by the random scale, and the image is fitted
     into it. If null, the image's own size is multiplied by the scale."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Bounds of the random scale. Its logarithm is drawn uniformly; with `box`, the scale itself is."""
+    """Bounds of the random scale. Its logarithm is drawn uniformly; with `box`, the scale itself is. With `short_sides`
+    there is no other scale."""
     aspect: float = 1.0
     """Largest factor by which one axis is stretched against the other; 1 keeps the aspect ratio."""
     cat_max_ratio: float = 1.0
@@ -49,14 +64,19 @@ class AugmentConfig:
     """Use the photometric distortion of the published recipes in place of the five fields above: brightness ± 32 of
     255, contrast and saturation times 0.5 to 1.5, hue ± 36°, each with probability 1/2."""
     pad_colour: tuple[float, float, float] | None = None
-    """RGB colour, on a scale of 0 to 1, of the part of a crop that a small image does not cover. The model's `mean`
-    becomes exactly 0 in the network. If null, the colour is grey. Needs `box`."""
+    """RGB colour, on a scale of 0 to 1, of the part of a crop or batch that a small image does not cover. The model's
+    `mean` becomes exactly 0 in the network. If null, the colour is grey. Needs `box` or `short_sides`."""
 
     def __post_init__(self) -> None:
+        self._check_together()
         low, high = self.scale
         if not 0 < low <= high < float("inf"):
             raise UserError(f"augment.scale: {list(self.scale)} is not a range; for example [0.5, 2.0]")
         check("augment.crop", min(self.crop), 32, example="[512, 512]")
+        check("augment.short_sides", min(self.short_sides, default=None), 32, example="[300, 375, 450, 525, 600]")
+        check("augment.long_side", self.long_side, 32, example=1200)
+        check("augment.multiple", self.multiple, 1, example=32)
+        check("augment.label_stride", self.label_stride, 1, example=4)
         check("augment.short_side", self.short_side, 1, example=512)
         check("augment.aspect", self.aspect, 1, example=1.3)
         check("augment.hue", self.hue, 0, 0.5, example=0.05)
@@ -68,18 +88,31 @@ class AugmentConfig:
         check("augment.cat_max_ratio", self.cat_max_ratio, 1e-9, 1, example=0.75)
         for value in self.pad_colour or ():
             check("augment.pad_colour", value, 0, 1, example="[0.485, 0.456, 0.406]")
-        self._check_together()
+        name, sides = ("multiple", (self.multiple,)) if self.short_sides else ("crop", self.crop)
+        if any(side % self.label_stride for side in sides):
+            given = f"{name} {' × '.join(map(str, sides))}"
+            raise UserError(f"augment.label_stride: {self.label_stride} does not divide {given}; for example 4 and 32")
 
     def _check_together(self) -> None:
-        if self.box is None:
-            for name, default in (("cat_max_ratio", 1.0), ("pad_colour", None)):
-                if (value := getattr(self, name)) != default:
-                    raise UserError(f"augment.{name}: {value} needs a box; for example augment.box: [2048, 512]")
+        whole = "; for example augment.short_sides: [300, 450, 600]"
+        geometry, needs = "", {"long_side": f"short_sides{whole}", "multiple": f"short_sides{whole}"}
+        unused: tuple[str, ...] = ()
+        if self.short_sides:
+            geometry, needs = f"short_sides {list(self.short_sides)}", {}
+            unused = ("crop", "short_side", "box", "scale", "aspect", "cat_max_ratio")
+            if self.long_side is None:
+                raise UserError(f"augment.{geometry} needs a long_side; for example augment.long_side: 1200")
+        elif self.box is not None:
+            geometry, unused = f"box {list(self.box)}", ("short_side", "aspect")
         else:
-            for name, default in (("short_side", None), ("aspect", 1.0)):
-                if (value := getattr(self, name)) != default:
-                    off = "null" if default is None else default
-                    raise UserError(f"augment.{name}: {value} has no place beside box {list(self.box)}; valid: {off}")
+            box = "; for example augment.box: [2048, 512]"
+            needs |= {"cat_max_ratio": f"a box{box}", "pad_colour": f"a box or short_sides{box}"}
+        usual = {one.name: one.default for one in fields(self)}
+        for name in (*unused, *needs):
+            if (value := getattr(self, name)) != usual[name]:
+                off = "null" if usual[name] is None else usual[name]
+                wrong = f"needs {needs[name]}" if name in needs else f"has no place beside {geometry}; valid: {off}"
+                raise UserError(f"augment.{name}: {value} {wrong}")
         for name in ("brightness", "contrast", "saturation", "hue", "grey"):
             if self.photometric and (value := getattr(self, name)):
                 raise UserError(f"augment.{name}: {value} has no place beside photometric: true; valid: 0")
@@ -128,10 +161,16 @@ class SourceConfig:
     """Number of images per batch and process. If null, it is `data.batch`."""
     augment: AugmentConfig | None = None
     """Augmentation of this source. If null, it is `data.augment`."""
+    faults: Literal["stop", "skip"] = "stop"
+    """What happens at an image with a fault, such as a damaged file, a label map of another size, or a label that does
+    not exist: `stop` ends the work with one line; `skip` leaves the image out, tells of it once and counts it. In a
+    batch, the next image in the order takes its place."""
 
     def __post_init__(self) -> None:
         check("batch", self.batch, 1, example=8)
         check("weight", self.weight, 0, example=1.0)
+        if self.faults not in ("stop", "skip"):
+            raise UserError(f"faults: {self.faults!r} is not one of stop, skip")
 
 
 @dataclass(kw_only=True)
@@ -144,6 +183,13 @@ class DataConfig:
     """Augmentation of every source that does not set its own."""
     batch: int = 8
     """Number of images per training batch and process."""
+    draw: Literal["batch", "step"] = "batch"
+    """How often a source is drawn: for each batch, or once for all batches of a step, which `optim.accumulate` may make
+    several. With `step`, one process that accumulates N batches sees what N processes see."""
+    group_orientation: bool = False
+    """Fill each batch with images of one orientation, higher than wide or not, so that little padding is needed. An
+    image that finds no partner in its round through the source joins the first batch of its kind in the next. Where the
+    data set does not tell the sizes of its images, the headers of all files are read at the start."""
     workers: int = 2
     """Number of processes that load batches ahead in training; 0 loads them in the main process."""
     protocol: MetricProtocol = "mmseg"
@@ -156,3 +202,5 @@ class DataConfig:
         check("data.workers", self.workers, 0, example=2)
         if self.protocol not in get_args(MetricProtocol):
             raise UserError(f"data.protocol: {self.protocol!r} is not one of {', '.join(get_args(MetricProtocol))}")
+        if self.draw not in ("batch", "step"):
+            raise UserError(f"data.draw: {self.draw!r} is not one of batch, step")

@@ -79,6 +79,24 @@ class Fault:
         return cls(kind, file, problem, valid)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out because of a fault.
+
+    Attributes:
+        source: Name of its source in the configuration.
+        id: Name of the image within the source.
+        problem: The fault in one line.
+    """
+
+    source: str
+    id: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"source {self.source!r}: {self.id} is left out: {self.problem}"
+
+
 class FaultError(UserError):
     """An error that carries a fault of the data; its line is the fault's."""
 

@@ -94,7 +94,11 @@ def count_classes(
         into = maps if supervision.dense else images
         with progress(f"counting {target} in {source.name}", len(items)) as advance:
             for item in items:
-                into.add(_count_labels(source, item, supervision.annotation, len(share)) @ share)
+                try:
+                    into.add(_count_labels(source, item, supervision.annotation, len(share)) @ share)
+                except WorkError:
+                    if source.config.faults == "stop":
+                        raise
                 advance()
     # The pixels that an image with one label counts as; where a task has no maps, any number will do.
     unit = maps.pixels.sum() / maps.images if maps.images else 1.0

@@ -34,8 +34,7 @@ class Item:
         image: Image file.
         annotations: Annotation name → mask file, or label id for an image-level annotation. A missing annotation is
             a missing key.
-        size: Height and width of the image in pixels, if a table of the data set gives them; None if they are known
-            only once the image is opened.
+        size: Height and width of the upright image in pixels, where they are known without opening the file.
     """
 
     id: str
@@ -75,6 +74,30 @@ class Listing:
             first = stopping[0]
             raise UserError(first.line(self._count(first.kind, sum(f.kind is first.kind for f in stopping))))
         return self.items
+
+    def without_faults(self) -> tuple[list[Item], dict[str, Fault]]:
+        """The items whose file names show no stopping fault, and the fault of each other item by its id.
+
+        A label map without an image concerns no item and is passed over. The first of several images with one id stays.
+
+        Raises:
+            UserError: If a fault concerns the split as a whole, or every item has one.
+        """
+        by_file: dict[Path, Fault] = {}
+        for fault in self.faults:
+            if fault.stops and fault.kind is not Kind.MISSING_PARTNER:
+                by_file.setdefault(fault.file, fault)
+        faulty: dict[str, Fault] = {}
+        sound: list[Item] = []
+        for item in self.items:
+            own = next((by_file[path] for path in (item.image, *item.masks) if path in by_file), None)
+            if own is None:
+                sound.append(item)
+            else:
+                faulty.setdefault(item.id, own)
+        if not sound or by_file.keys() - {path for item in self.items for path in (item.image, *item.masks)}:
+            self.checked()
+        return sound, faulty
 
     def _count(self, kind: Kind, number: int) -> str:
         of_kind = {

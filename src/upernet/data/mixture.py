@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,20 @@ from torch.utils.data import Dataset
 
 from upernet.contract import Task
 from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.faults import Skipped
 from upernet.data.images import Photograph
 from upernet.data.items import Annotation, Item
 from upernet.data.label_tables import Table, label_table
 from upernet.data.matching import SHOWN, as_yaml, propose
+from upernet.data.order import Visits
 from upernet.data.sample import Batch, Sample
 from upernet.data.transforms import Augment
 from upernet.errors import UserError, WorkError
 from upernet.labels import ClassSets, MetricProtocol, UnmappedLabels, no_classes
+from upernet.screen import progress
+
+FEW = 10
+"""Number of images with a fault that a batch passes over before it is asked whether they are too many."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +65,56 @@ class LabelledSource:
     supervision: dict[str, Supervision]
 
     def items(self, split: str) -> list[Item]:
-        """Images of a split.
+        """Images of a split; errors as `usable`."""
+        return self.usable(split)[0]
+
+    def usable(self, split: str) -> tuple[list[Item], list[Skipped]]:
+        """Images of a split, and those left out because their file names show a fault (`SourceConfig.faults`).
 
         Raises:
-            UserError: If the split has no images, or a fault that its file names show; the line names the source.
+            UserError: If the split has no images, or, unless these are left out, a fault that its file names show; the
+                line names the source.
         """
         try:
-            return self.config.dataset.listing(split).checked()
+            listing = self.config.dataset.listing(split)
+            if self.config.faults == "stop":
+                return listing.checked(), []
+            items, faulty = listing.without_faults()
         except UserError as error:
             raise UserError(f"source {self.name!r}: {error}") from error
+        return items, [Skipped(self.name, id_, fault.line()) for id_, fault in faulty.items()]
 
-    def sample(self, item: Item, augment: Augment | None = None) -> Sample:
+    def read(self, item: Item, augment: Augment | None = None, short_side: int | None = None) -> Sample | Skipped:
+        """As `sample`, but where faults are to be skipped, an image with a fault gives its fault."""
+        try:
+            return self.sample(item, augment, short_side)
+        except UserError as error:
+            return self._skip(item, error)
+
+    def is_higher(self, item: Item) -> bool | Skipped:
+        """Whether an image is higher than wide; its fault, if that cannot be told and faults are to be skipped.
+
+        Raises:
+            WorkError: If it cannot be told; the line names the source.
+        """
+        try:
+            height, width = self.config.dataset.image_size(item)
+        except UserError as error:
+            return self._skip(item, WorkError(f"source {self.name!r}: {error}"))
+        return height > width
+
+    def _skip(self, item: Item, error: UserError) -> Skipped:
+        if self.config.faults == "stop":
+            raise error
+        return Skipped(self.name, item.id, str(error).removeprefix(f"source {self.name!r}: "))
+
+    def sample(self, item: Item, augment: Augment | None = None, short_side: int | None = None) -> Sample:
         """Read one image and its annotations.
 
         Args:
             item: The image.
             augment: Random geometry and colour; None reads the whole image unchanged.
+            short_side: The shorter side that the augmentation gives to all images of a batch, where it does.
 
         Raises:
             WorkError: If a file cannot be read; the line names the source.
@@ -86,7 +126,7 @@ class LabelledSource:
             if augment is None:
                 view, padding = torch.from_numpy(photograph.pixels).permute(2, 0, 1), None
             else:
-                view, maps, padding = augment(photograph, {k: v for k, v in values.items() if v.ndim == 2})
+                view, maps, padding = augment(photograph, {k: v for k, v in values.items() if v.ndim == 2}, short_side)
                 values |= maps
         except UserError as error:
             raise WorkError(f"source {self.name!r}: {error}") from error
@@ -98,21 +138,45 @@ class LabelledSource:
         return Sample(view, targets, self.name, item.id, padding)
 
 
-def _training_items(source: LabelledSource) -> list[Item]:
-    """Images of the training split.
+def _training_items(source: LabelledSource) -> tuple[list[Item], list[Skipped]]:
+    """Images of the training split, and those left out because of a fault.
 
     Raises:
         UserError: If the split has no images, or none of them has the annotation of a target.
     """
     split = str(source.config.train)
-    items = source.items(split)
+    items, skipped = source.usable(split)
     for key, supervision in source.supervision.items():
         name = supervision.annotation
         if name is not None and not any(name in item.annotations for item in items):
             problem = f"no image of split {split!r} has annotation {name!r}, which target {key!r} learns from"
             hint = f"name another split in data.sources.{source.name}.train"
             raise UserError(f"source {source.name!r}: {problem}; {hint}")
-    return items
+    return items, skipped
+
+
+def _orientations(
+    source: LabelledSource, items: list[Item], shown: bool
+) -> tuple[list[Item], list[int], list[Skipped]]:
+    """The images whose size can be told, whether each is higher than wide, and the others.
+
+    Raises:
+        WorkError: If a size cannot be told and faults are not to be skipped, or none can.
+    """
+    kept, kinds, skipped = [], [], []
+    shown = shown and any(item.size is None for item in items)
+    with progress(f"sizes in {source.name}", len(items), shown=shown) as advance:
+        for item in items:
+            higher = source.is_higher(item)
+            if isinstance(higher, Skipped):
+                skipped.append(higher)
+            else:
+                kept.append(item)
+                kinds.append(int(higher))
+            advance()
+    if not kept:
+        raise WorkError(f"source {source.name!r}: every image has a fault, such as {skipped[0].problem}")
+    return kept, kinds, skipped
 
 
 def _label_ids(value: Any) -> Tensor:
@@ -212,10 +276,15 @@ def meanings(labels: Sequence[str], target: TargetConfig) -> Table:
 
 
 class SourceMixture(Dataset[Batch | UserError]):
-    """Batches by step number. Each batch comes from one source, which is the same on every rank.
+    """Batches by number. Each batch comes from one source, which is the same on every rank.
 
-    A batch's source, images and augmentation are a pure function of (seed, step, rank), so that a run can be resumed at
-    any step. Within a source, every image is seen once before any is seen again.
+    A batch's source, images and augmentation are a pure function of (seed, number, rank), so that a run can be resumed
+    at any step. Within a source, every image is seen once before any is seen again; with `group_orientation`, an image
+    may wait for a partner until the next round. The batches of a source are counted over all ranks: N ranks see in one
+    step what one rank sees in N batches of the source.
+
+    Attributes:
+        skipped: Images left out from the start because of a fault.
     """
 
     def __init__(
@@ -225,14 +294,40 @@ class SourceMixture(Dataset[Batch | UserError]):
         *,
         steps: int,
         seed: int,
+        accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
     ):
+        """List the images and draw the source of every batch.
+
+        Args:
+            sources: The sources; those without a split to train on are left out.
+            data: Batches, augmentation, and how sources are drawn.
+            steps: Number of steps.
+            seed: Seed of everything that is drawn.
+            accumulate: Batches per step.
+            rank: Number of this process.
+            world: Processes that train together.
+
+        Raises:
+            UserError: If there is nothing to train on, or weights are not valid.
+            WorkError: If the size of an image is needed and cannot be told.
+        """
         self.sources = [s for s in sources if s.config.train is not None]
         if not self.sources:
             raise UserError("no source to train on; name a split in data.sources.<name>.train")
-        self.items = [_training_items(s) for s in self.sources]
-        self.batches = [s.config.batch or data.batch for s in self.sources]
+        self.items: list[list[Item]] = []
+        self.visits: list[Visits] = []
+        self.skipped: list[Skipped] = []
+        for number, source in enumerate(self.sources):
+            items, skipped = _training_items(source)
+            kinds = [0] * len(items)
+            if data.group_orientation:
+                items, kinds, unknown = _orientations(source, items, shown=rank == 0)
+                skipped = skipped + unknown
+            self.items.append(items)
+            self.skipped += skipped
+            self.visits.append(Visits([seed, 2, number], kinds, source.config.batch or data.batch))
         self.augments = [Augment(s.config.augment or data.augment) for s in self.sources]
         self.seed, self.rank, self.world = seed, rank, world
         weights = np.array(
@@ -244,11 +339,12 @@ class SourceMixture(Dataset[Batch | UserError]):
         if (weights < 0).any() or weights.sum() <= 0:
             raise UserError(f"data.sources.<name>.weight: {weights.tolist()} must be ≥ 0 and not all 0")
         self.shares = weights / weights.sum()
-        # One draw per step from one generator: a longer run starts with the same choices as a shorter one.
-        draws = np.random.default_rng([seed, 0]).random(steps)
+        # All draws are from one generator: a longer run starts with the same choices as a shorter one.
+        per_draw = accumulate if data.draw == "step" else 1
+        draws = np.random.default_rng([seed, 0]).random(steps * accumulate // per_draw).repeat(per_draw)
         self.choices = np.minimum(np.searchsorted(np.cumsum(self.shares), draws, side="right"), len(self.shares) - 1)
         chosen = self.choices[:, None] == np.arange(len(self.sources))
-        self.rounds = chosen.cumsum(axis=0)[np.arange(steps), self.choices] - 1
+        self.rounds = chosen.cumsum(axis=0)[np.arange(len(draws)), self.choices] - 1
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -262,22 +358,35 @@ class SourceMixture(Dataset[Batch | UserError]):
 
     def _batch(self, step: int) -> Batch:
         number = int(self.choices[step])
-        size, items = self.batches[number], self.items[number]
-        first = (int(self.rounds[step]) * self.world + self.rank) * size
-        samples = []
+        source, augment, visits = self.sources[number], self.augments[number], self.visits[number]
+        index = int(self.rounds[step]) * self.world + self.rank
+        samples: list[Sample] = []
+        skipped: list[Skipped] = []
         with torch.random.fork_rng(devices=[]):
-            for position in range(first, first + size):
-                torch.default_generator.manual_seed(
-                    int(np.random.SeedSequence([self.seed, 1, number, position]).generate_state(1)[0])
-                )
-                order = _order(self.seed, number, position // len(items), len(items))
-                item = items[order[position % len(items)]]
-                samples.append(self.sources[number].sample(item, self.augments[number]))
+            self._seed(4, number, index)
+            short_side = augment.draw_short_side()
+            others = visits.batch(index)
+            for place, image in list(islice(others, visits.size)):
+                while True:
+                    self._seed(1, number, place)
+                    sample = source.read(self.items[number][image], augment, short_side)
+                    if isinstance(sample, Sample):
+                        break
+                    skipped.append(sample)
+                    if len(skipped) > max(visits.size, FEW):
+                        count = f"{len(skipped)} of {len(skipped) + len(samples)} images tried for a batch have a fault"
+                        raise WorkError(f"source {source.name!r}: {count}, such as {skipped[0].problem}")
+                    _, image = next(others)
+                samples.append(sample)
         # The batch has every target of the source, even if no sample does: processes must compute the same branches.
-        return Batch.stack(samples, {key: s.dense for key, s in self.sources[number].supervision.items()})
+        batch = Batch.stack(
+            samples,
+            {key: s.dense for key, s in source.supervision.items()},
+            multiple=augment.config.multiple,
+            label_stride=augment.config.label_stride,
+        )
+        return replace(batch, skipped=skipped)
 
-
-@lru_cache(maxsize=64)
-def _order(seed: int, number: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch visits a source's images, as indices."""
-    return np.random.default_rng([seed, 2, number, epoch]).permutation(count)
+    def _seed(self, *key: int) -> None:
+        """Seed what augmentation draws from."""
+        torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, *key]).generate_state(1)[0]))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from upernet.data.faults import Skipped
 from upernet.labels import IGNORE
+
+PAD_GREY = 128
+"""Value of padding in an image; label maps hold `IGNORE` there."""
 
 
 @dataclass(frozen=True)
 class Padding:
-    """The part of a crop that the image at its upper left does not cover. Bytes may not express its colour exactly.
+    """The part of a view that the image at its upper left does not cover. Bytes may not express its colour exactly.
 
     Attributes:
         height: Rows of the image itself; the rows below are padding.
@@ -58,6 +62,7 @@ class Batch:
         source: Name of the source.
         ids: Names of the B images.
         paddings: The `padding` of each sample.
+        skipped: Images with a fault that others have taken the place of.
     """
 
     pixels: Tensor
@@ -65,6 +70,7 @@ class Batch:
     source: str
     ids: list[str]
     paddings: list[Padding | None]
+    skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def image(self) -> Tensor:
@@ -80,18 +86,33 @@ class Batch:
         return image
 
     @classmethod
-    def stack(cls, samples: list[Sample], dense: Mapping[str, bool] | None = None) -> Batch:
-        """Stack samples of one source and size; targets that a sample lacks are `IGNORE`.
+    def stack(
+        cls,
+        samples: list[Sample],
+        dense: Mapping[str, bool] | None = None,
+        *,
+        multiple: int = 1,
+        label_stride: int = 1,
+    ) -> Batch:
+        """Stack samples of one source; targets that a sample lacks are `IGNORE`.
+
+        Smaller images lie at the upper left; the rest is grey, or of the colour of the sample's `padding`, and `IGNORE`
+        in the maps.
 
         Args:
             samples: The samples, at least one.
             dense: Targets that the batch gets even if no sample has them → whether they are maps.
+            multiple: Height and width of the batch are those of the largest image, rounded up to a multiple of this.
+            label_stride: How many pixels of the images one pixel of a map stands for, down and across.
         """
-        pixels = torch.stack([s.image for s in samples])
-        shapes = {key: pixels.shape[-2:] if is_map else () for key, is_map in (dense or {}).items()}
-        shapes |= {key: value.shape for s in samples for key, value in s.targets.items()}
+        height, width = (-(-max(s.image.shape[axis] for s in samples) // multiple) * multiple for axis in (-2, -1))
+        pixels = torch.stack([_padded(s.image, (3, height, width), PAD_GREY) for s in samples])
+        whole = (height // label_stride, width // label_stride)
+        shapes = {key: whole if is_map else () for key, is_map in (dense or {}).items()}
+        shapes |= {key: whole if value.ndim else () for s in samples for key, value in s.targets.items()}
+        missing = torch.tensor(IGNORE)
         targets = {
-            key: torch.stack([s.targets[key] if key in s.targets else torch.full(shape, IGNORE) for s in samples])
+            key: torch.stack([_padded(s.targets.get(key, missing), shape, IGNORE) for s in samples])
             for key, shape in shapes.items()
         }
         return cls(pixels, targets, samples[0].source, [s.id for s in samples], [s.padding for s in samples])
@@ -105,3 +126,13 @@ class Batch:
         """The same batch in page-locked memory; called by the data loader."""
         targets = {key: value.pin_memory() for key, value in self.targets.items()}
         return replace(self, pixels=self.pixels.pin_memory(), targets=targets)
+
+
+def _padded(values: Tensor, shape: tuple[int, ...], fill: int) -> Tensor:
+    """Values at the upper left of a tensor of the shape; those that have it already come back as they are."""
+    if values.shape == shape:
+        return values
+    result = torch.full(shape, fill, dtype=values.dtype)
+    if values.ndim:
+        result[..., : values.shape[-2], : values.shape[-1]] = values
+    return result

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upernet.data.faults import Fault, FaultError, Kind
-from upernet.data.images import Photograph, open_image
+from upernet.data.images import Photograph, open_image, upright_size
 from upernet.data.items import Annotation, Item, Listing, duplicates, lone_masks, missing_files, unknown_labels
 from upernet.data.masks import read_mask
 from upernet.data.search import nearby_folders
@@ -219,6 +219,22 @@ class Source(Configurable, ABC):
             for fault in self._mask_faults(value, values[name], name, item, image.size):
                 raise FaultError(fault)
         return image, values
+
+    def image_size(self, item: Item) -> tuple[int, int]:
+        """Height and width of an image once it is upright, in pixels.
+
+        Those that the item tells, or else those in the file's header. If the class has its own `read`, the image is
+        read.
+
+        Raises:
+            UserError: If the file cannot be read.
+        """
+        if item.size is not None:
+            return item.size
+        if type(self).read is Source.read:
+            return upright_size(item.image)
+        image = self.read(item)[0]
+        return image.size if isinstance(image, Photograph) else (image.shape[0], image.shape[1])
 
     def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         """Read a mask file as the source's own label ids.

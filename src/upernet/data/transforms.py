@@ -1,7 +1,8 @@
 """Random geometry and colour for training.
 
-There are two geometries: our own on torchvision's v2 functionals, and that of the published recipes
-(`AugmentConfig.box`), which gives the same pixels as the reference.
+There are three geometries: our own on torchvision's v2 functionals; that of the published recipes
+(`AugmentConfig.box`), which gives the same pixels as the reference; and that of the authors' code for whole images
+(`AugmentConfig.short_sides`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,9 @@ from torchvision.transforms.v2 import functional as F
 from upernet.data.config import AugmentConfig
 from upernet.data.images import Photograph
 from upernet.data.photometric import distort, uniform
-from upernet.data.sample import Padding
+from upernet.data.sample import PAD_GREY, Padding
 from upernet.labels import IGNORE
 from upernet.resize import Size, Window, fit, reach, resize_image, resize_labels
-
-PAD_GREY = 128
-"""Value of padding in an image; label maps hold `IGNORE` there."""
 
 LONGEST = 8
 """Largest aspect ratio of an image that is enlarged until it fills the crop. A longer image is cut to this: a line of
@@ -50,27 +48,62 @@ class Augment:
         if config.photometric:
             self.colour = distort
 
-    def __call__(self, image: Photograph, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
+    def draw_short_side(self) -> int | None:
+        """Draw the shorter side that all images of a batch share; None if the configuration names none."""
+        sides = self.config.short_sides
+        return sides[int(torch.randint(len(sides), ()).item())] if sides else None
+
+    def __call__(
+        self, image: Photograph, maps: dict[str, Tensor], short_side: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
         """Cut one training view.
 
         An image with maps is padded where it does not fill the crop: grey in the image, `IGNORE` in the maps. An image
-        without maps is enlarged to fill the crop instead, since its one label would cover the padding too.
+        without maps is enlarged to fill the crop instead, since its one label would cover the padding too. An image
+        that is not cropped is padded later, with its batch.
 
         Args:
             image: A photograph of H×W pixels, of which only the rows that the view needs are decoded.
             maps: Label maps by name, each (H, W) of a signed type.
+            short_side: The shorter side of the view if it is not cropped. If not given, it is drawn.
 
         Returns:
-            The image (3, h, w) uint8 and its maps (h, w) int64, h and w as configured; and the place of the padding if
-            that has another colour than grey.
+            The image (3, h, w) uint8 and its maps int64, h and w as configured, the maps smaller by `label_stride`; and
+            the place of the padding if that has another colour than grey.
 
         Raises:
             UserError: If the photograph's file is damaged.
         """
-        if self.config.box is not None:
-            return self._fitted(image, maps, self.config.box)
-        view, cut = self._scaled(image, maps)
-        return view, cut, None
+        config = self.config
+        short_side = short_side or self.draw_short_side()
+        if short_side is not None:
+            return self._whole(image, maps, short_side)
+        padding = None
+        if config.box is not None:
+            view, cut, padding = self._fitted(image, maps, config.box)
+        else:
+            view, cut = self._scaled(image, maps)
+        start, step = config.label_stride // 2, config.label_stride
+        return view, {name: value[start::step, start::step] for name, value in cut.items()}, padding
+
+    def _whole(
+        self, image: Photograph, maps: dict[str, Tensor], short_side: int
+    ) -> tuple[Tensor, dict[str, Tensor], Padding | None]:
+        """A view of the whole image, as in the authors' code: flip, scale, colour."""
+        config = self.config
+        height, width = image.size
+        factor = short_side / min(height, width)
+        if config.long_side is not None:
+            factor = min(factor, config.long_side / max(height, width))
+        size = max(1, int(height * factor)), max(1, int(width * factor))
+        flip = uniform(0, 1) < config.flip
+        pixels = _tensor(image, height)
+        view = self.colour(resize_image(pixels.flip(-1) if flip else pixels, size))
+        rows, columns = (_centres(*pair, config.label_stride) for pair in zip(image.size, size, strict=True))
+        if flip:
+            columns = width - 1 - columns
+        targets = {name: value[rows[:, None], columns].long() for name, value in maps.items()}
+        return view, targets, None if config.pad_colour is None else Padding(*size, config.pad_colour)
 
     def _scaled(self, image: Photograph, maps: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """A view by our own geometry: crop, scale, flip, colour, padding."""
@@ -149,6 +182,24 @@ class Augment:
 def _tensor(image: Photograph, rows: int) -> Tensor:
     """(3, H, W) uint8, of which at least the first `rows` rows are decoded."""
     return torch.from_numpy(image.decode(rows)).permute(2, 0, 1)
+
+
+def _centres(before: int, after: int, stride: int) -> Tensor:
+    """The rows (or columns) of a map that its resized and thinned copy shows, as in Pillow's nearest filter.
+
+    Row i of the copy is row `stride` · i + `stride` // 2 of the resized map, which shows the row of the map in
+    which its middle lies.
+
+    Args:
+        before: Rows of the map.
+        after: Rows of the resized map.
+        stride: Every how many of these are kept.
+
+    Returns:
+        int64, one for each row of the copy.
+    """
+    kept = torch.arange(stride // 2, after, stride)
+    return (2 * kept + 1) * before // (2 * after)
 
 
 def _draw_part(size: Size) -> Window:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.contract import Task, TaskMetric
+from upernet.data.faults import Skipped
 from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
@@ -25,6 +26,9 @@ from upernet.labels import IGNORE, MetricProtocol
 
 READERS = 2
 """Number of images that are read ahead, each in a thread; one of Cityscapes takes 14 MB with its labels."""
+
+_SKIPPED = ""
+"""Key of the number of images left out among the counts by task, which have names."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Result:
         per_class: Class → metric name → fraction.
         further: Figures of other protocols: metric name → fraction.
         protocol: How the answers were measured.
+        skipped: Number of the source's images left out because of a fault (`SourceConfig.faults`).
     """
 
     source: str
@@ -48,6 +53,7 @@ class Result:
     per_class: dict[str, dict[str, float]]
     further: dict[str, float] = field(default_factory=dict)
     protocol: MetricProtocol = "mmseg"
+    skipped: int = 0
 
 
 @torch.inference_mode()
@@ -60,6 +66,7 @@ def evaluate_source(
     device: torch.device,
     advance: Callable[[], None] = lambda: None,
     save: Callable[[str, str, Supervision, Tensor], None] | None = None,
+    skip: Callable[[Skipped], None] = lambda skipped: None,
     rank: int = 0,
     world: int = 1,
 ) -> list[Result]:
@@ -74,6 +81,7 @@ def evaluate_source(
         advance: Called after each image.
         save: Called with the image's id, the task, its supervision and the predicted groups (H, W) for every map that
             the source measures, on images without a label too.
+        skip: Called with every image that this process leaves out because of a fault.
         rank: Number of this process, which takes every `world`-th image.
         world: Processes that measure together. If there are several, all must call, and all get the same results.
 
@@ -81,13 +89,22 @@ def evaluate_source(
         One result per measured task.
 
     Raises:
-        WorkError: If an image cannot be read, or another process has stopped.
+        WorkError: If an image cannot be read and faults are not to be skipped, every image has a fault, or another
+            process has stopped.
     """
     measured = measured_targets(tasks, source)
     metrics = {name: tasks[name].metric(t.sets, t.dense, t.average).to(device) for name, t in measured.items()}
     counts = dict.fromkeys(measured, 0)
-    items = source.items(str(source.config.val))[rank::world] if measured else []
+    usable, faulty = source.usable(str(source.config.val)) if measured else ([], [])
+    items, left_out = usable[rank::world], list(faulty) if rank == 0 else []
+    for one in left_out:
+        skip(one)
     for item, sample in zip(items, _read_ahead(source, items), strict=True):
+        if isinstance(sample, Skipped):
+            left_out.append(sample)
+            skip(sample)
+            advance()
+            continue
         truth = true_groups(tasks, measured, sample, device)
         wanted = {n: t for n, t in measured.items() if n in truth or (save is not None and t.dense)}
         for name, predicted in predict_groups(network, tasks, wanted, sample.image, inference, device).items():
@@ -97,29 +114,37 @@ def evaluate_source(
                 metrics[name].update(predicted, truth[name])
                 counts[name] += bool((truth[name] != IGNORE).any())
         advance()
+    counts[_SKIPPED] = len(left_out)
     results = []
     with _summed(metrics, counts, world), warnings.catch_warnings():
         # A split without labels, which is run to save its maps, has no figures; torchmetrics would warn of it.
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        skipped = counts[_SKIPPED]
+        if measured and skipped == len(usable) + len(faulty):
+            example = f", such as {left_out[0].problem}" if left_out else ""
+            raise WorkError(f"source {source.name!r}: every image of split {source.config.val!r} has a fault{example}")
         for name, metric in metrics.items():
             per_class, further = metric.per_class(), metric.further()
             # `compute` comes last: after it, torchmetrics undoes the sum over processes.
             protocol = measured[name].sets.protocol
-            results.append(Result(source.name, name, counts[name], metric.compute(), per_class, further, protocol))
+            values = metric.compute()
+            results.append(Result(source.name, name, counts[name], values, per_class, further, protocol, skipped))
     return results
 
 
-def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sample]:
-    """Samples in order. Threads read the next few while the network works, since decoding releases the interpreter.
+def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sample | Skipped]:
+    """Samples in order, or the faults of their images.
+
+    Threads read the next few while the network works, since decoding releases the interpreter.
 
     Raises:
-        WorkError: If an image cannot be read.
+        WorkError: If an image cannot be read and faults are not to be skipped.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        waiting: deque[Future[Sample]] = deque()
+        waiting: deque[Future[Sample | Skipped]] = deque()
         try:
             for item in items:
-                waiting.append(readers.submit(source.sample, item))
+                waiting.append(readers.submit(source.read, item))
                 if len(waiting) > READERS:
                     yield waiting.popleft().result()
             while waiting:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from upernet.config import InferenceConfig
 from upernet.engine.evaluator import Result
+from upernet.engine.skipped import left_out
 from upernet.files import write_whole
 from upernet.tasks.metrics import AVERAGED, PARTS
 
@@ -92,14 +93,26 @@ class RunLog:
             self.board.add_scalar("/".join(filter(None, (phase, source, task, metric))), value, step)
         self.board.flush()
 
-    def training(self, step: int, losses: Mapping[str, float], **values: float) -> None:
-        """Record the running losses by task, and further values such as the learning rate and the seconds per step."""
+    def training(
+        self, step: int, losses: Mapping[str, float], skipped: Mapping[str, int] | None = None, **values: float
+    ) -> None:
+        """Record how the run goes.
+
+        Args:
+            step: Finished steps.
+            losses: The running losses by task.
+            skipped: Number of images left out because of a fault until now, by source.
+            values: Further values such as the learning rate and the seconds per step.
+        """
         rows = [(step, "train", "", task, "loss", loss) for task, loss in losses.items()]
+        rows += [(step, "train", source, "", "skipped", count) for source, count in (skipped or {}).items()]
         self._write(rows + [(step, "train", "", "", name, value) for name, value in values.items()])
 
     def validation(self, step: int, results: Sequence[Result]) -> None:
-        """Record every metric of every source and task."""
-        self._write([(step, "val", r.source, r.task, name, v) for r in results for name, v in r.values.items()])
+        """Record every metric of every source and task, and the number of images left out because of a fault."""
+        rows = [(step, "val", r.source, r.task, name, v) for r in results for name, v in r.values.items()]
+        skipped = {r.source: r.skipped for r in results if r.skipped}
+        self._write(rows + [(step, "val", source, "", "skipped", count) for source, count in skipped.items()])
 
     def picture(self, step: int, sheet: Image.Image) -> None:
         """Save a sheet of predictions as JPEG and among the TensorBoard events."""
@@ -173,6 +186,8 @@ def results_table(
         further: Show the metrics beside the headline of other protocols too.
     """
     caption = ignore_rule(results) if inference is None else f"{protocol(inference)}; {ignore_rule(results)}"
+    if faulty := left_out({r.source: r.skipped for r in results}):
+        caption += f"; {faulty}"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name in ("source", "task", "metric"):
         table.add_column(name)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from upernet.config import InferenceConfig
 from upernet.contract import Task
 from upernet.data.mixture import LabelledSource
+from upernet.data.sample import Sample
 from upernet.engine.evaluator import measured_targets, predict_groups, true_groups
 from upernet.inference.views import Network
 from upernet.labels import ClassSets
@@ -37,13 +38,16 @@ def preview_sheet(
         device: The device on which the network computes.
 
     Returns:
-        The grid; None if no source has a validation split.
+        The grid; None if no source has a validation split with an image that can be read.
     """
     rows = []
     for source in sources.values():
         if source.config.val is None:
             continue
-        sample = source.sample(source.items(source.config.val)[0])
+        samples = map(source.read, source.items(source.config.val))
+        sample = next((one for one in samples if isinstance(one, Sample)), None)
+        if sample is None:
+            continue  # every image has a fault
         photo = sample.image.permute(1, 2, 0).cpu().numpy()
         pictures = [_caption(photo, source.name)]
         measured = measured_targets(tasks, source)

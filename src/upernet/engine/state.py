@@ -21,9 +21,10 @@ WORLD = "processes"
 """Key of a setting that no YAML file holds: the number of processes that train together."""
 MAY_CHANGE = re.compile(
     r"run\.(out|steps|device|val_every|save_every|log_every|half|resume)|data\.(workers|protocol)"
-    r"|data\.sources\..*\.dataset\.init_args\.root"
+    r"|data\.sources\..*\.(dataset\.init_args\.root|faults)"
 )
-"""Settings that may change when a run is resumed: its length, bookkeeping and figures, and the data's folders."""
+"""Settings that may change when a run is resumed: its length, bookkeeping and figures, the folders of the data, and
+what happens at faults in them."""
 
 
 def flat_settings(**blocks: Any) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from upernet.config import InferenceConfig, OptimConfig, RunConfig
 from upernet.contract import Task
 from upernet.data.config import DataConfig
+from upernet.data.faults import Skipped
 from upernet.data.mixture import LabelledSource, SourceMixture
 from upernet.data.sample import Batch
 from upernet.engine.batches import batches, next_batch
@@ -26,14 +27,18 @@ from upernet.engine.ema import MovingAverage
 from upernet.engine.evaluator import Result, evaluate_source
 from upernet.engine.interrupts import interruptible
 from upernet.engine.logs import RunLog, results_table, training_progress
+from upernet.engine.norms import use_cumulative_norms
 from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
 from upernet.engine.processes import build_fabric
+from upernet.engine.skipped import SkippedImages
 from upernet.engine.state import WORLD, flat_settings, read_state, write_state
 from upernet.errors import UserError, WorkError
 from upernet.inference.upsample import resize
 from upernet.model import UPerNet
+from upernet.screen import printable
 from upernet.store.native import save_model
+from upernet.tasks.losses import average_over_own_batch
 
 
 class Trainer:
@@ -49,6 +54,7 @@ class Trainer:
         ema: The moving average of its weights; none if `optim.ema` is none.
         step: Finished steps.
         validated: The step of the last validation.
+        skipped: Images left out because of a fault, by any process.
         is_first: Whether this is the first process, which alone logs and saves.
     """
 
@@ -72,9 +78,12 @@ class Trainer:
         self.settings[WORLD] = str(self.fabric.world_size)
         self.is_first = self.fabric.is_global_zero
         self.console = Console(stderr=True, quiet=not self.is_first)
+        self.skipped = SkippedImages(lambda line: self.console.print(printable(line), markup=False, soft_wrap=True))
         # Flags travel between processors, so that no GPU is waited for.
         self.flag_group: Any = dist.new_group(backend="gloo") if self.fabric.world_size > 1 else None
-        if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
+        if optim.norm_rule == "cumulative":
+            self._use_cumulative_norms(model)
+        elif self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's own drops activations that lie in a norm
         self.plain_model = model.to(memory_format=torch.channels_last)
         self._freeze_all_but(optim.train_only)
@@ -84,8 +93,9 @@ class Trainer:
         self.mixture = SourceMixture(
             self._training_sources(),
             data,
-            steps=run.steps * optim.accumulate,
+            steps=run.steps,
             seed=run.seed,
+            accumulate=optim.accumulate,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
@@ -95,6 +105,13 @@ class Trainer:
         if optim.norm_momentum is not None:
             for norm in self.norms:
                 norm.momentum = optim.norm_momentum
+
+    def _use_cumulative_norms(self, model: UPerNet) -> None:
+        """Replace the batch norms that will train. The others stay in evaluation mode, where both rules agree."""
+        heads = [model.heads[name] for name in self.optim.train_only if name in self.tasks]
+        body = [] if self.optim.freeze_backbone_norm else [model.backbone]
+        for part in heads or [*body, model.decoder, model.heads]:
+            use_cumulative_norms(part)
 
     def _training_sources(self) -> list[LabelledSource]:
         """Sources that label a task that is trained.
@@ -144,6 +161,7 @@ class Trainer:
                 are saved before, unless it was a process other than the first that ran out of memory.
         """
         log = RunLog(self.folder, first_step=self.step) if self.is_first else None
+        self.skipped.add(self.mixture.skipped)
         results: list[Result] = []
         # Ctrl-C stops the loop between two steps, so that no finished step is lost.
         with (
@@ -170,7 +188,14 @@ class Trainer:
                 progress.step(self.step, losses, waited, time.perf_counter() - begin)
                 if log is not None and self.step % self.run.log_every == 0:
                     lr = max(group["lr"] for group in self.optimizer.param_groups)
-                    log.training(self.step, progress.losses, lr=lr, seconds=progress.seconds, waiting=progress.waiting)
+                    log.training(
+                        self.step,
+                        progress.losses,
+                        self.skipped.counts,
+                        lr=lr,
+                        seconds=progress.seconds,
+                        waiting=progress.waiting,
+                    )
                 if self.step == self.run.steps or interrupted or self.step % self.run.save_every == 0:
                     self._save()
                 if interrupted:
@@ -178,6 +203,8 @@ class Trainer:
                     raise KeyboardInterrupt
         if log is not None:
             log.close()
+        if self.skipped.known:
+            self.console.print(printable(str(self.skipped)), markup=False, soft_wrap=True)
         return results
 
     def _validation_due(self) -> bool:
@@ -217,7 +244,8 @@ class Trainer:
         """
         waited = 0.0
         self._set_modes()
-        torch.backends.cudnn.benchmark = True  # crops have one size, for which the quickest algorithms are tried out
+        # The quickest algorithms are tried out where crops have one size; batches of whole images have many.
+        torch.backends.cudnn.benchmark = not any(augment.config.short_sides for augment in self.mixture.augments)
         factor = lr_factor(self.optim, self.step, self.run.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -232,6 +260,7 @@ class Trainer:
             if self._in_any_process(isinstance(batch, UserError)):
                 raise batch if isinstance(batch, UserError) else WorkError("another process could not read its images")
             assert isinstance(batch, Batch)
+            self._note_skipped(batch.skipped)
             batch = batch.to(self.fabric.device)
             waited += time.perf_counter() - start
             for name, value in self._backward(batch).items():
@@ -289,6 +318,16 @@ class Trainer:
         dist.all_reduce(count, group=self.flag_group)
         return bool(count > 0)
 
+    def _note_skipped(self, found: list[Skipped]) -> None:
+        """Count images that this process has left out, and tell of them, in all processes alike."""
+        if self.fabric.world_size > 1 and any(s.config.faults == "skip" for s in self.sources.values()):
+            if not self._in_any_process(bool(found)):
+                return
+            everywhere: list[list[Skipped]] = [[]] * self.fabric.world_size
+            dist.all_gather_object(everywhere, found, group=self.flag_group)
+            found = [one for part in everywhere for one in part]
+        self.skipped.add(found)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of every task whose target is in the batch; no other branch is computed."""
         supervision = self.sources[batch.source].supervision
@@ -297,10 +336,11 @@ class Trainer:
         losses = {}
         for name in present:
             key = self.tasks[name].target or name
-            target, z = batch.targets[key], logits[name]
-            if target.ndim == 3 and z.ndim == 4:
-                z = resize(z.float(), (target.shape[1], target.shape[2]), self.plain_model.upsampling_align_corners)
-            losses[name] = self.tasks[name].loss(z, target, supervision[key].sets)
+            target, z = batch.targets[key], logits[name].float()
+            if target.ndim == 3 and z.ndim == 4 and z.shape[2:] != target.shape[1:]:
+                z = resize(z, (target.shape[1], target.shape[2]), self.plain_model.upsampling_align_corners)
+            with average_over_own_batch() if self.optim.loss_average == "batches" else nullcontext():
+                losses[name] = self.tasks[name].loss(z, target, supervision[key].sets)
         return losses
 
     def _is_trained(self, name: str) -> bool:
@@ -330,14 +370,23 @@ class Trainer:
         if self.fabric.world_size > 1:
             for buffer in model.buffers():  # each process has seen other batches; the first one's statistics are kept
                 dist.broadcast(buffer, 0)
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        return [
+        skipped: list[Skipped] = []
+        results = [
             r
             for source in self._validation_sources()
             for r in evaluate_source(
-                model, self.tasks, source, self.inference, device=self.fabric.device, rank=rank, world=world
+                model,
+                self.tasks,
+                source,
+                self.inference,
+                device=self.fabric.device,
+                skip=skipped.append,
+                rank=self.fabric.global_rank,
+                world=self.fabric.world_size,
             )
         ]
+        self._note_skipped(skipped)
+        return results
 
     def _validation_sources(self) -> list[LabelledSource]:
         return [source for source in self.sources.values() if source.config.val is not None]
@@ -365,6 +414,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "skipped": list(self.skipped.known),
         }
         write_state(self.folder, state)
 
@@ -384,6 +434,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step, self.validated = int(state["step"]), int(state["validated"])
+        self.skipped.known = dict.fromkeys(tuple(one) for one in state.get("skipped", []))
         self.console.print(f"resuming {self.folder} at step {self.step}")
 
 

@@ -90,19 +90,19 @@ class UnifiedParsingSegmenter:
         self.num_object_classes, self._material_offset = len(objects), len(objects) * copies
         first_part = 1 + self._material_offset + len(materials)
         number_of = {name: i for i, name in enumerate(objects, start=1)}
-        owners = [name for name in part.parts if name in number_of and (all_parts or name in USUAL_OWNERS)]
+        owners = [name for name in part.table if name in number_of and (all_parts or name in USUAL_OWNERS)]
         # A part that is also the name of an object, such as a door, has the object's number.
         self.part_names: list[str] = []
         known = {NO_PART: 0} | number_of
         self.part_index: list[Tensor] = []
         for owner in owners:
-            for name in part.parts[owner]:
+            for name in part.table[owner]:
                 if name not in known:
                     known[name] = first_part + len(self.part_names)
                     self.part_names.append(name)
-            self.part_index.append(torch.tensor([known[name] for name in (NO_PART, *part.parts[owner])]))
+            self.part_index.append(torch.tensor([known[name] for name in (NO_PART, *part.table[owner])]))
         self.objects_with_parts = [number_of[owner] for owner in owners]
-        self._blocks = [dict(zip(part.parts, part.blocks, strict=True))[owner] for owner in owners]
+        self._blocks = [dict(zip(part.table, part.blocks, strict=True))[owner] for owner in owners]
         self.num_classes = first_part + len(self.part_names)
         suffixes = QUARTERS if self.segdiv == "quad" else ()
         self._labels = [

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal, get_args
@@ -268,11 +271,26 @@ class Lovasz(RegionLoss):
         return (error * added).sum()
 
 
+_OWN_BATCH: ContextVar[bool] = ContextVar("_OWN_BATCH", default=False)
+"""Whether a mean is over the labelled pixels of this process alone."""
+
+
+@contextmanager
+def average_over_own_batch() -> Iterator[None]:
+    """Let each process average losses over its own batch while the block runs (`OptimConfig.loss_average`)."""
+    token = _OWN_BATCH.set(True)
+    try:
+        yield
+    finally:
+        _OWN_BATCH.reset(token)
+
+
 def denominator(count: Tensor) -> Tensor:
     """The divisor that turns a loss summed over labelled pixels into a mean: the mean count over processes, above 0.
 
     Gradients are averaged over the processes that train together. Because the count is averaged too, their step equals
-    that of one process with all of the images, however many labelled pixels each process has.
+    that of one process with all of the images, however many labelled pixels each process has. Within
+    `average_over_own_batch`, the count is that of this process.
 
     Args:
         count: Number of labelled pixels of this process, or the sum of their weights; any shape.
@@ -281,7 +299,7 @@ def denominator(count: Tensor) -> Tensor:
         float32 of the same shape, or `count`'s own floating type.
     """
     count = count.detach() if count.is_floating_point() else count.float()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if not _OWN_BATCH.get() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         count = count.clone()
         dist.all_reduce(count)
         count /= dist.get_world_size()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upernet.contract import Task
+from upernet.data.sets import published_parts
 from upernet.errors import UserError, check
 from upernet.labels import IGNORE, ClassSets, Labels, distinct_colours
 from upernet.model.heads import DenseHead
@@ -36,8 +37,9 @@ class Part(Task):
     `object/-`. Training looks only at the block a label belongs to; the answer is taken inside the predicted object.
     """
 
-    parts: dict[str, list[str]] = field(default_factory=dict)
-    """Object name → names of its parts; objects in the order of the blocks."""
+    parts: dict[str, list[str]] | str = field(default_factory=dict)
+    """Object name → names of its parts; objects in the order of the blocks. Or the name of a published list:
+    `broden_plus`."""
     objects: str = "object"
     """Name of the task that finds the objects."""
     convs: int = 1
@@ -46,6 +48,10 @@ class Part(Task):
     """Channels of those convolutions."""
     no_part_weight: float = 1.0
     """Weight of the loss on pixels of no named part. A value below 1 helps parts that cover little of their object."""
+    needs_a_part: bool = False
+    """Train an object on an image only if the image's labels show a named part of it, as the authors' code does (SPEC
+    E4). Otherwise an object whose parts nobody has labelled, or whose parts are too small for the label map, would be
+    taken for one without parts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +62,15 @@ class Part(Task):
         """The task that finds the objects."""
         return (self.objects,)
 
+    @cached_property
+    def table(self) -> dict[str, list[str]]:
+        """Object name → names of its parts, as `parts` gives or names them.
+
+        Raises:
+            UserError: If there is no such list.
+        """
+        return published_parts(self.parts) if isinstance(self.parts, str) else self.parts
+
     def bind(self, tasks: Mapping[str, Task]) -> None:
         """Look up the object classes whose parts these are.
 
@@ -64,7 +79,7 @@ class Part(Task):
         """
         if self.objects not in tasks:
             raise UserError(f"the part task reads the objects of task {self.objects!r}; tasks: {', '.join(tasks)}")
-        self._object_ids = [tasks[self.objects].classes.index(name) for name in self.parts]
+        self._object_ids = [tasks[self.objects].classes.index(name) for name in self.table]
 
     @cached_property
     def classes(self) -> Labels:
@@ -73,7 +88,7 @@ class Part(Task):
         Raises:
             UserError: If a part is named twice within its object.
         """
-        names = [f"{obj}/{part}" for obj, parts in self.parts.items() for part in (NO_PART, *parts)]
+        names = [f"{obj}/{part}" for obj, parts in self.table.items() for part in (NO_PART, *parts)]
         if len(set(names)) != len(names):
             raise UserError("a part is named twice within its object")
         bright = distinct_colours(len(names))
@@ -84,7 +99,7 @@ class Part(Task):
     def blocks(self) -> list[slice]:
         """The channels of each object, in the order of `parts`."""
         bounds = [0]
-        for parts in self.parts.values():
+        for parts in self.table.values():
             bounds.append(bounds[-1] + 1 + len(parts))
         return [slice(a, b) for a, b in pairwise(bounds)]
 
@@ -95,17 +110,25 @@ class Part(Task):
     def loss(self, logits: Tensor, target: Tensor, sets: ClassSets) -> Tensor:
         """Mean negative log-likelihood over the labelled pixels of each object, summed over objects.
 
-        The mean is weighted where `no_part_weight` is not 1.
+        The mean is weighted where `no_part_weight` is not 1. With `needs_a_part`, it leaves out the pixels of an object
+        in the images that show no part of it.
         """
         blocks = self._group_blocks(sets)
         log_p = torch.cat([F.log_softmax(logits[:, block].float(), dim=1) for block in self.blocks], dim=1)
-        groups = expand_to_map(sets.to_groups(target), log_p)
-        nll = F.nll_loss(sets.log_probabilities(log_p), groups, ignore_index=IGNORE, reduction="none").flatten()
-        groups = groups.flatten()
+        groups = expand_to_map(sets.to_groups(target), log_p).flatten(1)
+        log_q = sets.log_probabilities(log_p).flatten(2)
+        nll = F.nll_loss(log_q, groups, ignore_index=IGNORE, reduction="none").flatten()
         block_of_group = torch.tensor([*blocks, len(self.blocks)], device=groups.device)  # last one: unlabelled
-        pixel_block = block_of_group[groups]
+        blocks_by_image = block_of_group[groups]
         weight_of_group = torch.tensor([*self._group_weights(sets), 0.0], device=groups.device)
         weight = weight_of_group[groups]
+        if self.needs_a_part:
+            named = torch.tensor([*self._named(sets), False], device=groups.device)[groups]
+            # The blocks of which each image shows a part; pixels that show none count for the block of the unlabelled.
+            seen = blocks_by_image.where(named, len(self.blocks))
+            shown = torch.zeros(len(groups), len(self.blocks) + 1, device=groups.device).scatter_(1, seen, 1.0)
+            weight = weight * shown.gather(1, blocks_by_image)
+        pixel_block, weight = blocks_by_image.flatten(), weight.flatten()
         total = torch.zeros(len(self.blocks) + 1, device=groups.device).index_add_(0, pixel_block, weight)
         return (nll * weight / denominator(total)[pixel_block]).sum()
 
@@ -157,13 +180,18 @@ class Part(Task):
             )
 
         no_part = {block.start for block in self.blocks}
-        objects = [list(self.parts)[block] for block in self._group_blocks(sets)]
+        objects = [list(self.table)[block] for block in self._group_blocks(sets)]
         kind = PaperPartMetric if sets.protocol == "paper" else PartMetric
         return kind(sets.group_names, objects, [bool(no_part & set(group)) for group in sets.groups])
 
     def _group_weights(self, sets: ClassSets) -> list[float]:
         no_part = {block.start for block in self.blocks}
         return [self.no_part_weight if set(group) <= no_part else 1.0 for group in sets.groups]
+
+    def _named(self, sets: ClassSets) -> list[bool]:
+        """Whether each group stands for named parts alone."""
+        no_part = {block.start for block in self.blocks}
+        return [not set(group) & no_part for group in sets.groups]
 
     def _group_blocks(self, sets: ClassSets) -> list[int]:
         """The number of the block in which each group lies.

@@ -13,7 +13,8 @@ import yaml
 
 import upernet.data
 from upernet.contract import Task
-from upernet.data.sets import SETS, published_classes
+from upernet.data.sets import SETS, published_classes, published_parts
+from upernet.data.sets.broden_plus import broden_plus
 from upernet.errors import UserError
 from upernet.labels import Labels
 from upernet.options import read_options
@@ -73,6 +74,19 @@ def test_classes_and_colours(name: str, count: int, first: tuple[str, str], last
     assert (len(labels.names), len(labels.colours)) == (count, count)
 
 
+@pytest.mark.parametrize(("name", "count"), [("object", 336), ("material", 26), ("scene", 365), ("texture", 47)])
+def test_lists_of_broden_plus_are_those_of_the_released_heads(name: str, count: int) -> None:
+    names = broden_plus()[name]  # type: ignore[literal-required]
+    task = Object(labels=f"broden_plus/{name}")
+    assert len(task.classes) == count
+    assert task.classes == Labels.of(names)
+
+
+def test_parts_of_broden_plus() -> None:
+    assert published_parts("broden_plus") == broden_plus()["part"]
+    assert sum(map(len, published_parts("broden_plus").values())) == 350
+
+
 def test_a_list_is_the_callers_own() -> None:
     published_classes("voc").clear()
     assert len(published_classes("voc")) == 21
@@ -80,7 +94,9 @@ def test_a_list_is_the_callers_own() -> None:
 
 @pytest.mark.parametrize("name", ["ade", "broden_plus", "facade", "../voc", ""])
 def test_an_unknown_list_is_told(name: str) -> None:
-    with pytest.raises(UserError, match=r"no class list '.*'; valid: ade20k, camvid, cityscapes, dms, voc, "):
+    with pytest.raises(
+        UserError, match=r"no class list '.*'; valid: ade20k, .*, broden_plus/texture, mseg, or the names"
+    ):
         _ = Object(labels=name).classes
 
 

@@ -38,7 +38,10 @@ SETS: dict[str, type[Source]] = {
 }
 """Name of a data set in YAML files and in the table of published models → its class."""
 
-__all__ = ["SETS", "published_classes"]
+_BRODEN_PLUS = ("object", "material", "scene", "texture")
+"""The lists of Broden+ that are plain lists of classes; `published_parts` has the other one."""
+
+__all__ = ["SETS", "published_classes", "published_parts"]
 __all__ += [kind.__name__ for kind in SETS.values()]
 
 
@@ -78,3 +81,20 @@ def published_classes(name: str) -> dict[str, str]:
     else:
         labels = Labels.of(cast(dict[str, list[str]], broden_plus())[name.partition("/")[2]])
     return {key: f"#{bytes(colour).hex()}" for key, colour in zip(labels.names, labels.colours, strict=True)}
+
+
+def published_parts(name: str) -> dict[str, list[str]]:
+    """The published parts of objects.
+
+    Args:
+        name: `broden_plus`: 350 parts of 77 objects.
+
+    Returns:
+        Object → names of its parts, in the order of the released head's channels.
+
+    Raises:
+        UserError: If there is no such list.
+    """
+    if name != "broden_plus":
+        raise UserError(f"no list of parts {name!r}; valid: broden_plus, or the parts themselves, such as car: [wheel]")
+    return broden_plus()["part"]
