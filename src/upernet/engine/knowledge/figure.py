@@ -1,4 +1,4 @@
-"""The bipartite graph of scenes and objects (Xiao et al. 2018, section 4.2): ordered by clustering, drawn with Plotly."""
+"""The bipartite graph of scenes and objects (Xiao et al. 2018, section 4.2), ordered by clustering, drawn by Plotly."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ PALETTE = ("#2f6fc4", "#c8572b", "#2f8f4e", "#8a4fc0", "#b8860b", "#c23b72", "#1
 """Colours of the groups of scenes. Neighbouring groups differ; all can be seen on white and on black."""
 STRENGTHS = ((0.8, 2.4, 0.75), (0.6, 1.9, 0.55), (0.4, 1.4, 0.42), (0.2, 1.0, 0.3), (0.0, 0.7, 0.22))
 """Smallest likelihood, width in pixels and opacity of a line, strongest first."""
+FONT = {"family": "system-ui, 'Segoe UI', 'Noto Sans', sans-serif"}
+"""The fonts of a figure: those of the system, so that nothing is loaded."""
+MOST_ORDERED = 600
+"""Most scenes whose tree's leaves are put in the best order, which takes time with the cube of their number."""
 CURVED = 1500
 """Most lines that are drawn as curves; more are straight, so that the figure stays quick."""
 STEPS = 20
@@ -60,7 +64,7 @@ def arrange(knowledge: Knowledge) -> Arrangement:
     """Order scenes and objects so that similar ones are neighbours and edges are short.
 
     Scenes are clustered by the likelihoods of their objects (Ward's method), and the order of the tree's leaves is the
-    one with the most similar neighbours. An object takes the mean place of its scenes, weighted by likelihood.
+    one with the most similar neighbours, up to `MOST_ORDERED` scenes. An object takes the mean place of its scenes, weighted by likelihood.
     """
     relations = [relation for relation in knowledge.relations if relation.kind == KIND]
     scenes = sorted({relation.source for relation in relations})
@@ -98,7 +102,7 @@ def scene_object_figure(knowledge: Knowledge, min_share: float) -> Figure:
     columns = [[id for id in ids if id in kept] for ids in (arrangement.scenes, arrangement.objects)]
     height = min(HIGHEST, max(LOWEST, ROW * max(map(len, columns))))
     places = {id: 1 - (i + 0.5) / len(ids) for ids in columns for i, id in enumerate(ids)}
-    figure = go.Figure(layout=_layout(height, min_share, bool(edges)))
+    figure = go.Figure(layout=_layout(height + 80, min_share, bool(edges)))
     figure.add_traces(_lines(edges, groups, places))
     for ids, left in zip(columns, (True, False), strict=True):
         if ids:
@@ -153,7 +157,7 @@ def _cluster(shares: np.ndarray) -> tuple[list[int], list[int]]:
         return list(range(count)), [0] * count
     from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 
-    tree = linkage(shares, "ward", optimal_ordering=True)
+    tree = linkage(shares, "ward", optimal_ordering=count <= MOST_ORDERED)
     order = [int(leaf) for leaf in leaves_list(tree)]
     wanted = min(len(PALETTE), max(2, round(math.sqrt(count) / 2)))
     found = fcluster(tree, wanted, "maxclust")
@@ -207,7 +211,7 @@ def _nodes(
         y=[round(places[id], 6) for id in ids],
         mode="markers+text",
         # A hard space keeps the name off its node.
-        text=[f"{name}\u00a0" if left else f"\u00a0{name}" for name in _labels(concepts, row)],
+        text=[name and (f"{name}\u00a0" if left else f"\u00a0{name}") for name in _labels(concepts, row)],
         textposition="middle left" if left else "middle right",
         textfont={"size": round(min(13.0, max(9.0, 0.8 * row)), 1)},
         marker={
@@ -248,15 +252,16 @@ def _plain(name: str) -> str:
 
 def _layout(height: int, min_share: float, anything: bool) -> dict[str, Any]:
     hidden = {"visible": False, "fixedrange": True}
-    note = f"Lines: the object appears in at least {100 * min_share:.3g} % of the scene's images; thicker is more often."
+    note = f"Lines: the object appears in at least {100 * min_share:.3g} % of the scene's images, thicker ones in more."
+    title = f"Scenes and objects<br><sup>{note}</sup>"
     nothing = {"text": "No scene and object go together that often.", "showarrow": False, "x": 0.5, "y": 0.5}
     return {
         "template": "none",
-        "title": {"text": f"Scenes and objects<br><sup>{note}</sup>", "x": 0.5, "y": 1, "yanchor": "top", "pad": {"t": 14}},
-        "font": {"family": "system-ui, 'Segoe UI', 'Noto Sans', sans-serif", "color": "#20242c"},
+        "title": {"text": title, "x": 0.5, "y": 1 - 16 / height, "yanchor": "top"},
+        "font": FONT | {"color": "#20242c"},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
-        "height": height + 80,
+        "height": height,
         "margin": {"l": 10, "r": 10, "t": 70, "b": 10},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#565d69", "activecolor": "#20242c"},
         # Names lie inside the axes, where Plotly notices the pointer.
@@ -265,7 +270,7 @@ def _layout(height: int, min_share: float, anything: bool) -> dict[str, Any]:
         "showlegend": False,
         "hovermode": "closest",
         "hoverdistance": 150,
-        "hoverlabel": {"align": "left"},
+        "hoverlabel": {"align": "left", "font": FONT},
         "dragmode": False,
         "annotations": [] if anything else [nothing],
     }

@@ -288,7 +288,7 @@ function neighbourTable(title, kind, other, relations) {
         "tr",
         { role: "row" },
         head(title.slice(0, -1)),
-        make("th", { role: "columnheader", scope: "col", "aria-label": "Bar" }, make("div", { class: "axis" }, ...ticks)),
+        make("th", { role: "columnheader", scope: "col", class: "scale", "aria-label": "Bar" }, make("div", { class: "axis" }, ...ticks)),
         head("Share and interval", sorted("share")),
         head("Counted"),
         head("Lift", sorted("lift"))
@@ -617,7 +617,7 @@ function figureView() {
   const start = [0.3, 0.2, 0.1, 0.05].find((share) => shares.some((s) => s >= share)) ?? 0;
   const value = make("output", {}, percent(start));
   const slider = make("input", { type: "range", min: 0, max: 100, step: 1, value: 100 * start, "aria-label": "Least share, in percent" });
-  const told = make("p", { class: "soft", role: "status" });
+  const told = make("p", { class: "soft", role: "status" }, "The figure is being drawn …");
   const graph = make("div", { id: "graph" });
   const list = make("div");
   const details = make("details", {}, make("summary", {}, "The nodes of the figure as a list"), list);
@@ -641,13 +641,13 @@ function figureView() {
     clearTimeout(waiting);
     waiting = setTimeout(redraw, 120); // while the slider moves, nothing is drawn
   });
-  requestAnimationFrame(redraw); // the view must have its width
+  requestAnimationFrame(() => setTimeout(() => redraw())); // once the view is there; Plotly may take a second to start
   return [
     heading("Scenes and objects"),
     make(
       "p",
       { class: "soft" },
-      "A line means that the object (circle, right) appears in the images of the scene (square, left) at least as often as the threshold; thicker is more often. Scenes with similar objects stand together, and each of these groups has its own colour. Choose a name to see its page; stay on it to see its lines alone."
+      "A line means that the object (circle, right) appears in the images of the scene (square, left) at least as often as the threshold; thicker is more often. Scenes with similar objects stand together, and each of these groups has its own colour. Point at a name to see which lines are its own; choose it to open its page."
     ),
     make("div", { class: "tools" }, make("label", {}, "Least share ", slider, value), make("label", {}, high, "Room for every name")),
     told,
@@ -731,7 +731,7 @@ function drawGraph(graph, edges, { scenes, objects }, high) {
       x: ids.map(() => (left ? 0 : 1)),
       y: ids.map((id) => place.get(id)),
       mode: "markers+text",
-      text: labels(ids, row, letters).map((text) => (left ? `${text}\u00a0` : `\u00a0${text}`)),
+      text: labels(ids, row, letters).map((text) => text && (left ? `${text}\u00a0` : `\u00a0${text}`)), // a hard space keeps it off its node
       textposition: left ? "middle left" : "middle right",
       textfont: { size: Math.min(13, Math.max(9, 0.8 * row)), color: ink },
       marker: { symbol: left ? "square" : "circle", size: 8, color: left ? ids.map((id) => style.palette[group.get(id)]) : soft },
@@ -749,7 +749,7 @@ function drawGraph(graph, edges, { scenes, objects }, high) {
   const axis = { visible: false, fixedrange: true };
   const layout = {
     template: "none",
-    font: { family: "system-ui, 'Segoe UI', 'Noto Sans', sans-serif", color: ink },
+    font: { ...style.font, color: ink },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     height: height + 50,
@@ -760,7 +760,7 @@ function drawGraph(graph, edges, { scenes, objects }, high) {
     showlegend: false,
     hovermode: "closest",
     hoverdistance: room,
-    hoverlabel: { align: "left" },
+    hoverlabel: { align: "left", font: style.font },
     dragmode: false,
   };
   const library = plotly();

@@ -130,6 +130,7 @@ def _figure(knowledge: Knowledge) -> dict[str, Any] | None:
         "strengths": figure.STRENGTHS,
         "curved": figure.CURVED,
         "steps": figure.STEPS,
+        "font": figure.FONT,
         "row": figure.ROW,
         "lowest": figure.LOWEST,
         "highest": figure.HIGHEST,
@@ -154,9 +155,7 @@ def _number(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def _pictures(
-    knowledge: Knowledge, examples: Mapping[int, Sequence[Example]], room: int
-) -> dict[tuple[int, int], str]:
+def _pictures(knowledge: Knowledge, examples: Mapping[int, Sequence[Example]], room: int) -> dict[tuple[int, int], str]:
     """Concept's id and rank of the example → its picture as a data URI, in at most `room` bytes in all."""
     pictures: dict[tuple[int, int], str] = {}
     frequent = sorted(examples, key=lambda concept: (-knowledge.concepts[concept].images, concept))
