@@ -31,7 +31,7 @@ THEMES = 9
 IMAGE = 480 * 640
 """Pixels of a made-up image."""
 
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.07
 """Rarer pairs are left out, so that the number of relations is that of a real run, about 40,000."""
 
 

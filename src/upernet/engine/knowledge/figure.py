@@ -257,7 +257,7 @@ def _layout(height: int, min_share: float, anything: bool) -> dict[str, Any]:
     nothing = {"text": "No scene and object go together that often.", "showarrow": False, "x": 0.5, "y": 0.5}
     return {
         "template": "none",
-        "title": {"text": title, "x": 0.5, "y": 1 - 16 / height, "yanchor": "top"},
+        "title": {"text": title, "x": 0.5, "y": 1 - 28 / height, "yanchor": "top"},
         "font": FONT | {"color": "#20242c"},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",

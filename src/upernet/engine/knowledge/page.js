@@ -6,6 +6,7 @@ const PLURAL = { scene: "Scenes", object: "Objects", part: "Parts", material: "M
 const FIRST_ROWS = 15; // of a table, before "Show all" is pressed
 const FIRST_EXAMPLES = 6;
 const MOST_FOUND = 12; // entries of the search list
+const MOST_LINES = 8000; // of the figure; with more it answers slowly and is one dark area
 
 // What a table of neighbours says, seen from the given concept and from the one that goes with it.
 const SECTIONS = {
@@ -606,6 +607,7 @@ function readingView() {
 
 // ---- Figure: scenes left, objects right, a line for each likelihood above the threshold
 
+const dark = matchMedia("(prefers-color-scheme: dark)");
 let redraw = () => {}; // draws the figure again while it is in view
 
 function figureView() {
@@ -623,10 +625,12 @@ function figureView() {
   const details = make("details", {}, make("summary", {}, "The nodes of the figure as a list"), list);
   const high = make("input", { type: "checkbox", onchange: () => redraw() });
   redraw = () => {
-    const edges = edgesFrom(kind, slider.value / 100);
+    const all = edgesFrom(kind, slider.value / 100);
+    const edges = all.slice(0, MOST_LINES);
     const columns = figureColumns(edges);
+    const strongest = all.length > edges.length ? `The strongest of ${whole.format(all.length)}: ` : "";
     told.textContent = edges.length
-      ? `${counted(edges.length, "line")} between ${counted(columns.scenes.length, "scene")} and ${counted(columns.objects.length, "object")}.`
+      ? `${strongest}${counted(edges.length, "line")} between ${counted(columns.scenes.length, "scene")} and ${counted(columns.objects.length, "object")}.`
       : "No scene and object go together that often; lower the threshold.";
     drawGraph(graph, edges, columns, high.checked);
     list.replaceChildren(
@@ -660,7 +664,7 @@ function edgesFrom(kind, least) {
   const { source, target, share } = kind.columns;
   const edges = [];
   share.forEach((s, row) => s >= least && edges.push({ scene: source[row], object: target[row], share: s }));
-  return edges;
+  return edges.sort((a, b) => b.share - a.share);
 }
 
 function figureColumns(edges) {
@@ -713,12 +717,11 @@ function drawGraph(graph, edges, { scenes, objects }, high) {
     bundles[strength].forEach((bundle, number) => {
       if (bundle.length) {
         const color = style.palette[number];
-        traces.push({ ...line(bundle), mode: "lines", line: { color, width }, opacity, hoverinfo: "skip" });
+        const seen = Math.min(1, opacity * (dark.matches ? 1.6 : 1)); // thin lines fade on black
+        traces.push({ ...line(bundle), mode: "lines", line: { color, width }, opacity: seen, hoverinfo: "skip" });
       }
     });
   }
-  const lines = traces.length;
-  traces.push({ x: [], y: [], mode: "lines", line: { color: ink, width: 2 }, hoverinfo: "skip" }); // of the node pointed at
 
   const beside = new Map([...scenes, ...objects].map((id) => [id, []]));
   for (const edge of edges) {
@@ -768,9 +771,22 @@ function drawGraph(graph, edges, { scenes, objects }, high) {
 
   graph.removeAllListeners("plotly_click").removeAllListeners("plotly_hover").removeAllListeners("plotly_unhover");
   graph.on("plotly_click", ({ points }) => go(address(concepts[points[0].customdata])));
+  // The lines of the node pointed at are drawn here: Plotly would draw the whole figure again.
+  const [across, down] = [(graph.clientWidth - 20) / (1 + 2 * beyond), height];
   const only = (bundle) => {
-    const drawn = bundle ? line(bundle) : { x: [], y: [] };
-    library.restyle(graph, { x: [drawn.x], y: [drawn.y] }, [lines]);
+    graph.querySelector(".own-lines")?.remove();
+    if (!bundle) return;
+    const { x, y } = line(bundle);
+    const points = x.map((t, i) => {
+      if (t === null) return "";
+      const start = i === 0 || x[i - 1] === null ? "M" : "L";
+      return `${start}${((t + beyond) * across).toFixed(1)},${((1 - y[i]) * down).toFixed(1)}`;
+    });
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("class", "own-lines");
+    path.setAttribute("d", points.join(""));
+    Object.assign(path.style, { fill: "none", stroke: ink, strokeWidth: 2, pointerEvents: "none" });
+    graph.querySelector(".scatterlayer").append(path);
   };
   graph.on("plotly_hover", ({ points }) => only(beside.get(points[0].customdata)));
   graph.on("plotly_unhover", () => only(null));
@@ -957,7 +973,7 @@ document.addEventListener("click", (event) => {
   if (link.id === "skip") main.focus();
   else go(link.getAttribute("href"));
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
+dark.addEventListener("change", () => redraw());
 let resizing = 0;
 addEventListener("resize", () => {
   clearTimeout(resizing);
