@@ -63,8 +63,9 @@ class Arrangement:
 def arrange(knowledge: Knowledge) -> Arrangement:
     """Order scenes and objects so that similar ones are neighbours and edges are short.
 
-    Scenes are clustered by the likelihoods of their objects (Ward's method), and the order of the tree's leaves is the
-    one with the most similar neighbours, up to `MOST_ORDERED` scenes. An object takes the mean place of its scenes, weighted by likelihood.
+    Scenes are clustered by the likelihoods of their objects (Ward's method). The order of the tree's leaves is the one
+    with the most similar neighbours, up to `MOST_ORDERED` scenes. An object takes the mean place of its scenes,
+    weighted by likelihood.
     """
     relations = [relation for relation in knowledge.relations if relation.kind == KIND]
     scenes = sorted({relation.source for relation in relations})
