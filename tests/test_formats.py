@@ -58,8 +58,8 @@ def test_a_model_folder_of_0_1_gives_the_same_answers() -> None:
     assert tasks["object"].losses == [  # type: ignore[attr-defined]
         CrossEntropy(class_weights={"building": 1.176, "else": 0.87}), Dice(weight=0.5),
     ]  # fmt: skip
-    assert to_plain(model.config) == said["model"]
-    assert to_plain(tasks) == said["tasks"]
+    assert keeps(to_plain(model.config), said["model"])
+    assert keeps(to_plain(tasks), said["tasks"])
     assert keeps(to_plain(inference), said["inference"])
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
