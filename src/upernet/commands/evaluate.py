@@ -92,16 +92,7 @@ def evaluate(
         check_writable("--out", out)
     if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
         raise UserError(f"--save_predictions {save_predictions} is a file; valid: a folder, such as predictions")
-    unknown = [name for name in sources or [] if name not in data.sources]
-    if unknown:
-        raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(data.sources)}")
-    chosen = {
-        name: replace(source, val=split or source.val)
-        for name, source in data.sources.items()
-        if (not sources or name in sources) and (split or source.val)
-    }
-    if not chosen:
-        raise UserError("data.sources: no source has a split to evaluate; give a --config with sources, or --split val")
+    data = data.measured(sources, split)
     results = []
     with join(device) as (rank, world, where):
         network, tasks, inference = load_model(model, trust)
@@ -115,7 +106,7 @@ def evaluate(
             changes["scale_of"] = "image" if protocol == "recent" else "box"
         inference = replace(inference, **changes)
         network = network.to(where)
-        bound = bind_sources(replace(data, sources=chosen), tasks)
+        bound = bind_sources(data, tasks)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
         with progress("evaluating", images, shown=rank == 0) as advance:
             for source in bound.values():

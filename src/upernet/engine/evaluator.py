@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,13 +16,15 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.contract import Task, TaskMetric
-from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
 from upernet.errors import WorkError
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 READERS = 2
 """Number of images that are read ahead, each in a thread; one of Cityscapes takes 14 MB with its labels."""
@@ -85,7 +88,7 @@ def evaluate_source(
     metrics = {name: tasks[name].metric(t.sets, t.dense, t.average).to(device) for name, t in measured.items()}
     counts = dict.fromkeys(measured, 0)
     items = source.items(str(source.config.val))[rank::world] if measured else []
-    for item, sample in zip(items, _read_ahead(source, items), strict=True):
+    for item, sample in zip(items, read_ahead(source.sample, items), strict=True):
         truth = true_groups(tasks, measured, sample, device)
         wanted = {n: t for n, t in measured.items() if n in truth or (save is not None and t.dense)}
         for name, predicted in predict_groups(network, tasks, wanted, sample.image, inference, device).items():
@@ -106,17 +109,18 @@ def evaluate_source(
     return results
 
 
-def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sample]:
-    """Samples in order. Threads read the next few while the network works, since decoding releases the interpreter.
+def read_ahead(read: Callable[[T], S], items: Sequence[T]) -> Iterator[S]:
+    """Images in order. Threads read the next few while the network works, since decoding releases the interpreter.
 
-    Raises:
-        WorkError: If an image cannot be read.
+    Args:
+        read: Reads one image; what it raises is raised here.
+        items: The images.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        waiting: deque[Future[Sample]] = deque()
+        waiting: deque[Future[S]] = deque()
         try:
             for item in items:
-                waiting.append(readers.submit(source.sample, item))
+                waiting.append(readers.submit(read, item))
                 if len(waiting) > READERS:
                     yield waiting.popleft().result()
             while waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 from PIL import Image
 
 from upernet.data import ImageMaskFolder
-from upernet.data.prepare.jobs import Job, Outcome, Recipe, _in_processes, run_jobs
-from upernet.errors import WorkError
+from upernet.data.prepare.jobs import Job, Outcome, Recipe, run_jobs
 
 CLASSES = 336
 RECIPE = Recipe(np.load, CLASSES)
@@ -55,8 +53,3 @@ def test_an_id_beyond_the_classes_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("classes", "unlabelled"), [(1, 255), (255, 255), (256, 65535)])
 def test_unlabelled_is_beyond_the_classes(classes: int, unlabelled: int) -> None:
     assert Recipe(np.load, classes).unlabelled == unlabelled
-
-
-def test_a_process_that_is_ended_from_outside_is_told() -> None:
-    with pytest.raises(WorkError, match=r"prepare: a worker process was killed, .*; try --workers 1"):
-        list(_in_processes([1, 1], os._exit, 2))  # type: ignore[list-item, arg-type]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image
 
 from upernet.data.images import image_size
 from upernet.data.masks import read_mask
+from upernet.data.pool import in_processes
 from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
 
@@ -90,53 +91,11 @@ def run_jobs(jobs: Sequence[Job], recipe: Recipe, workers: int) -> Generator[Out
     for folder in sorted({job.target.parent for job in jobs}):
         if not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written; copy the data set to a folder that can be")
-    with closing(_in_processes(jobs, partial(_attempt, recipe=recipe), workers)) as outcomes:
+    with closing(in_processes(jobs, partial(_attempt, recipe=recipe), workers, command="prepare")) as outcomes:
         for outcome in outcomes:
             if outcome.hopeless:
                 raise WorkError(f"{outcome.fault}; finished files are kept, run the command again")
             yield outcome
-
-
-def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: int) -> Generator[Outcome, None, None]:
-    if workers == 1 or len(jobs) < 2:
-        yield from map(work, jobs)
-        return
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # Ctrl-C reaches every process of a terminal: workers ignore it and finish their file, the main process stops them.
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _ignore_interrupts)
-    try:
-        with _interrupts_blocked():
-            futures = [pool.submit(work, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool:
-        raise WorkError("prepare: a worker process was killed, perhaps for lack of memory; try --workers 1") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block. Processes started in it never receive it, not even while they start."""
-    import signal
-
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _ignore_interrupts() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _attempt(job: Job, recipe: Recipe) -> Outcome:

@@ -1,0 +1,89 @@
+"""Work that several processes of this machine do piece by piece."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from upernet.errors import WorkError
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+def processor_cores() -> int:
+    """Number of processor cores that this process may use."""
+    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
+
+
+def in_processes(
+    jobs: Sequence[T],
+    work: Callable[[T], S],
+    workers: int,
+    *,
+    command: str,
+    start: Callable[[], None] | None = None,
+) -> Generator[S, None, None]:
+    """Do all jobs, `workers` at a time. With one worker, this process does them.
+
+    Args:
+        jobs: The jobs.
+        work: Does one; a function of a module, so that other processes find it.
+        workers: Number of processes.
+        command: Name of the command, for the error line.
+        start: Called first in each process that does jobs.
+
+    Yields:
+        What `work` returns, as it comes.
+
+    Raises:
+        WorkError: If a process is killed. What `work` raises is raised too.
+    """
+    if workers == 1 or len(jobs) < 2:
+        if start is not None and jobs:
+            start()
+        yield from map(work, jobs)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # Ctrl-C reaches every process of a terminal: workers ignore it and finish their job, the main process stops them.
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _start, (start,))
+    try:
+        with _interrupts_blocked():
+            futures = [pool.submit(work, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise WorkError(
+            f"{command}: a worker process was killed, perhaps for lack of memory; try --workers 1"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the block. Processes started in it never receive it, not even while they start."""
+    import signal
+
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(start: Callable[[], None] | None) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if start is not None:
+        start()
