@@ -23,6 +23,7 @@ from upernet.yaml_files import parse_yaml, write_yaml
 
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
+    "discover": ("INPUT", "Image files, folders or quoted globs; none if --config names the images."),
     "prepare": ("WORD", "The data set to prepare, cityscapes or voc_aug, then its folder."),
     "convert": (
         "PATH",
@@ -175,7 +176,8 @@ def _make_parser(name: str, function: Callable[..., int]) -> Any:
     skip: set[str | int] = set()
     if "inputs" in parameters:
         metavar, description = INPUTS[name]
-        parser.add_argument("inputs", nargs="+", metavar=metavar, help=description)
+        optional = parameters["inputs"].default is not inspect.Parameter.empty
+        parser.add_argument("inputs", nargs="*" if optional else "+", metavar=metavar, help=description)
         skip.add("inputs")
     if "data" in parameters:
         parser.add_argument(
