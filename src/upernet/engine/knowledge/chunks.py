@@ -79,6 +79,6 @@ def read_chunk(path: Path) -> list[Observation]:
         pairs = np.split(arrays["pairs"], np.cumsum(arrays["pair_counts"])[:-1])
         rows = zip(arrays["sizes"], arrays["origins"], classes, pairs, arrays["faults"], strict=True)
         return [Observation(int(size), origins, c, p, str(fault)) for size, origins, c, p, fault in rows]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         hint = "--out must be a folder that all machines share; a damaged file can be deleted, then repeat the command"
         raise WorkError(f"{path}: no observations can be read here; {hint}") from error

@@ -20,7 +20,7 @@ from upernet.files import write_whole
 from upernet.screen import printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 ROW_GROUP = 2**16
 """Rows of a group in a Parquet file, whatever pieces they come in."""
@@ -191,9 +191,10 @@ def write_markdown(path: Path, knowledge: Knowledge, thresholds: Thresholds) -> 
     write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
-def screen_tables(knowledge: Knowledge, thresholds: Thresholds) -> Iterator[Table]:
+def screen_tables(knowledge: Knowledge, thresholds: Thresholds) -> Iterator[Group]:
     """The first rows of each of these tables, for a terminal."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -201,21 +202,16 @@ def screen_tables(knowledge: Knowledge, thresholds: Thresholds) -> Iterator[Tabl
         entries = paper_table(knowledge, kind, thresholds)
         if not entries:
             continue
-        more = len(entries) - SHOWN
-        table = Table(
-            title=f"{_title(kind)}: {_rule(kind, thresholds)}",
-            caption=f"and {more:,} more in tables.md" if more > 0 else None,
-            box=box.SIMPLE,
-            title_justify="left",
-            caption_justify="left",
-        )
+        table = Table(box=box.SIMPLE_HEAD)
         table.add_column(kind.source)
         table.add_column("images", justify="right")
         table.add_column(_plural(kind.target))
         for entry in entries[:SHOWN]:
             row = printable(entry.source.name), str(entry.images), printable(_targets(entry))
             table.add_row(*map(Text, row))
-        yield table
+        more = len(entries) - SHOWN
+        below = [Text(f"  and {more:,} more in tables.md\n")] if more > 0 else []
+        yield Group(Text(f"{_title(kind)}: {_rule(kind, thresholds)}"), table, *below)
 
 
 def summary(knowledge: Knowledge) -> str:
@@ -238,7 +234,8 @@ def _plural(task: str) -> str:
 
 
 def _rule(kind: RelationKind, thresholds: Thresholds) -> str:
-    given = f"{_plural(kind.source)} in at least {thresholds.min_images} images"
+    images = "image" if thresholds.min_images == 1 else "images"
+    given = f"{_plural(kind.source)} in at least {thresholds.min_images} {images}"
     if kind.basis == "images":
         return f"{_plural(kind.target)} in at least {100 * thresholds.min_share:g} % of the images; {given}"
     least = f"at least {100 * thresholds.min_pixel_share:g} % of the pixels"
