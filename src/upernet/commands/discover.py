@@ -147,6 +147,7 @@ def discover(
             print_line(str(error), sys.stderr)
         bound = {} if chosen is None else bind_sources(chosen, tasks or {})
         photos = name_photos(list(files), bound)
+        vocabulary = Vocabulary.of(tasks or {}, ignore)
         if not photos:
             return 1
         try:
@@ -156,7 +157,7 @@ def discover(
         survey = Survey(
             photos=photos,
             tasks=tasks or {},
-            vocabulary=Vocabulary.of(tasks or {}, ignore),
+            vocabulary=vocabulary,
             sources=bound,
             model=name,
             trust=tuple(trust),

@@ -83,7 +83,18 @@ def _interrupts_blocked() -> Iterator[None]:
 
 def _start(start: Callable[[], None] | None) -> None:
     import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if start is not None:
         start()
+
+
+def _end_with_parent() -> None:
+    """End this process once the main process is gone, which has no time to end it if it is killed."""
+    from multiprocessing import connection, parent_process
+
+    if (parent := parent_process()) is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
