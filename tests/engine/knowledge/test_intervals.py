@@ -64,7 +64,7 @@ def _interval(pixels: np.ndarray, names: list[str]) -> tuple[float, float]:
     """The interval of a share, of images with so many pixels of a target and of the source."""
     drawn = np.einsum("nk,nr->kr", pixels, bootstrap_weights(names, 400))
     share = pixels[:, 0].sum() / pixels[:, 1].sum()
-    low, high = bootstrap_intervals(drawn[:1], drawn[1:], np.array([share]))
+    low, high = bootstrap_intervals(drawn[:1], drawn[1], np.array([share]))
     assert low[0] <= share <= high[0]
     return float(low[0]), float(high[0])
 
@@ -94,6 +94,6 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_replicates_without_the_source_do_not_count() -> None:
-    counts, totals = np.array([[1, 0, 2, 3]]), np.array([[2, 0, 4, 6]])
+    counts, totals = np.array([[1, 0, 2, 3]]), np.array([2, 0, 4, 6])
     assert [end.tolist() for end in bootstrap_intervals(counts, totals, np.array([0.5]))] == [[0.5], [0.5]]
     assert [end.tolist() for end in bootstrap_intervals(0 * counts, 0 * totals, np.array([0.3]))] == [[0.3], [0.3]]

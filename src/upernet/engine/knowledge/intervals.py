@@ -69,21 +69,19 @@ def bootstrap_weights(names: Sequence[str], replicates: int) -> np.ndarray:
 
 
 def bootstrap_intervals(counts: np.ndarray, totals: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The middle 95 % of the shares of all replicates.
+    """The middle 95 % of the shares of all replicates, for the relations of one source.
 
     Args:
         counts: (N, R) int64: the pixels of each of N relations in each of R replicates.
-        totals: (N, R) int64: the pixels of which `counts` is a share.
+        totals: (R,) int64: the source's pixels, of which `counts` is a share.
         shares: (N,) float64: the shares without resampling, which an interval always holds.
 
     Returns:
-        Lower and upper ends, (N,) float64. Replicates in which no image with the relation's source was drawn do not
-        count. A source that is in one image only has an interval of no width, which says nothing of other images.
+        Lower and upper ends, (N,) float64. Replicates in which no image with the source was drawn do not count. A
+        source that is in one image only has intervals of no width, which say nothing of other images.
     """
-    low, high = shares.copy(), shares.copy()
-    for i, (count, total) in enumerate(zip(counts, totals, strict=True)):
-        drawn = total > 0
-        if drawn.any():
-            ends = np.quantile(count[drawn] / total[drawn], (0.025, 0.975))
-            low[i], high[i] = min(shares[i], ends[0]), max(shares[i], ends[1])
-    return low, high
+    drawn = totals > 0
+    if not drawn.any():
+        return shares, shares
+    low, high = np.quantile(counts[:, drawn] / totals[drawn], (0.025, 0.975), axis=1)
+    return np.minimum(low, shares), np.maximum(high, shares)

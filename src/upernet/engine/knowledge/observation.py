@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,7 +11,7 @@ import numpy as np
 from upernet.engine.knowledge.vocabulary import Vocabulary, is_scene
 from upernet.labels import IGNORE
 
-SLICE = 2**18
+SLICE = 2**15
 """Number of pixels that are counted at once: their codes fit into a CPU's cache, however large the image is."""
 
 
@@ -86,13 +86,12 @@ def observe(size: int, answers: Mapping[str, Answer], vocabulary: Vocabulary) ->
         if len(found):
             origins[number] = answer.origin
             classes.append(_table(np.full(len(found), number), found, pixels))
-    pairs = [
-        _table(np.full(len(rows), number), rows, columns, pixels)
+    wanted = {
+        number: (kind.source, kind.target)
         for number, kind in enumerate(vocabulary.relations)
         if not is_scene(kind) and kind.source in compact and kind.target in compact
-        for rows, columns, pixels in [_count_pairs(compact[kind.source], compact[kind.target])]
-    ]
-    return Observation(size, origins, _stack(classes, 3), _stack(pairs, 4))
+    }
+    return Observation(size, origins, _stack(classes, 3), _stack(_count_pairs(size, compact, wanted), 4))
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,8 @@ class _Compact:
     @classmethod
     def of(cls, flat: np.ndarray, lut: np.ndarray) -> _Compact:
         counts = np.zeros(len(lut), np.int64)
-        for part in _slices(flat):
-            counts += np.bincount(part + 1, minlength=len(lut))  # IGNORE is -1
+        for part in _slices(len(flat)):
+            counts += np.bincount(flat[part] + 1, minlength=len(lut))  # IGNORE is -1
         counts[1:][lut[:-1] == IGNORE] = 0
         present = np.flatnonzero(counts[1:])
         codes = np.zeros(len(lut), np.int64)
@@ -123,20 +122,33 @@ class _Compact:
         return cls(flat, codes, present, counts[1:][present])
 
 
-def _count_pairs(source: _Compact, target: _Compact) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Source class, target class and common pixels of every pair of classes that share a pixel."""
-    shape = len(source.present) + 1, len(target.present) + 1
-    counts = np.zeros(shape[0] * shape[1], np.int64)
-    rows = source.codes * shape[1]
-    for one, other in zip(_slices(source.flat), _slices(target.flat), strict=True):
-        counts += np.bincount(rows[one] + target.codes[other], minlength=len(counts))
-    common = counts.reshape(shape)[1:, 1:]
-    i, j = np.nonzero(common)
-    return source.present[i], target.present[j], common[i, j]
+def _count_pairs(size: int, maps: Mapping[str, _Compact], wanted: Mapping[int, tuple[str, str]]) -> list[np.ndarray]:
+    """Tables as of `Observation.pairs`.
+
+    Args:
+        size: Number of pixels.
+        maps: Task → its map.
+        wanted: Number of a relation → its source and its target.
+    """
+    shapes = {n: tuple(len(maps[task].present) + 1 for task in ends) for n, ends in wanted.items()}
+    counts = {n: np.zeros(rows * columns, np.int64) for n, (rows, columns) in shapes.items()}
+    needed = {task for ends in wanted.values() for task in ends}
+    for part in _slices(size):
+        codes = {task: maps[task].codes[maps[task].flat[part]] for task in needed}
+        for n, (source, target) in wanted.items():
+            joint = codes[source] * shapes[n][1]
+            joint += codes[target]
+            counts[n] += np.bincount(joint, minlength=len(counts[n]))
+    tables = []
+    for n, (source, target) in wanted.items():
+        common = counts[n].reshape(shapes[n])[1:, 1:]
+        i, j = np.nonzero(common)
+        tables.append(_table(np.full(len(i), n), maps[source].present[i], maps[target].present[j], common[i, j]))
+    return tables
 
 
-def _slices(flat: np.ndarray) -> list[np.ndarray]:
-    return [flat[start : start + SLICE] for start in range(0, len(flat), SLICE)]
+def _slices(size: int) -> Iterator[slice]:
+    return (slice(start, start + SLICE) for start in range(0, size, SLICE))
 
 
 def _table(*columns: np.ndarray) -> np.ndarray:

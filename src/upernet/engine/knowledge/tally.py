@@ -311,7 +311,7 @@ class _PixelSums:
             targets = np.flatnonzero(self.counts[source])
             drawn = self._replicates[self._rows[source, targets]]
             shares = self.counts[source, targets] / self.counts[source].sum()
-            low, high = bootstrap_intervals(drawn, np.broadcast_to(drawn.sum(0), drawn.shape), shares)
+            low, high = bootstrap_intervals(drawn, drawn.sum(0), shares)
             ends = zip(low.tolist(), high.tolist(), strict=True)
             found |= {(source, target): pair for target, pair in zip(targets.tolist(), ends, strict=True)}
         return found
