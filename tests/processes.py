@@ -28,6 +28,7 @@ PRELOAD = [
     "jsonargparse",
     "pytest",
     "upernet.commands.evaluate",
+    "upernet.engine.knowledge.discovery",
     "upernet.engine.class_weights",
     "upernet.engine.trainer",
     "upernet.store.loading",

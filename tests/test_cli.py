@@ -50,6 +50,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (KeyboardInterrupt(), 130, "upernet: stopped\n"),
         (BrokenPipeError(), 1, ""),
         (ModuleNotFoundError("x", name="lightning.fabric"), 2, "upernet: predict needs lightning.fabric; pip install"),
+        (
+            ModuleNotFoundError("x", name="pyarrow"),
+            2,
+            "upernet: predict needs pyarrow; pip install 'upernet[d",
+        ),
     ],
 )
 def test_what_a_command_raises_becomes_an_exit_code(
@@ -100,7 +105,8 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "--version", "predict --help", "train --help", "evaluate --help", "benchmark --help"]
+    "words",
+    ["--help", "--version", "predict --help", "train --help", "evaluate --help", "discover --help", "benchmark --help"],
 )
 def test_help_loads_no_torch(words: str) -> None:
     run = subprocess.run([sys.executable, "-c", HEAVY, *words.split()], capture_output=True, text=True, check=False)

@@ -12,6 +12,10 @@ from upernet.errors import UserError, WorkError
 from upernet.options import read_options
 from upernet.screen import print_line
 
+EXTRAS = dict.fromkeys(("lightning", "torchmetrics", "tensorboard", "scipy"), "train")
+EXTRAS |= dict.fromkeys(("plotly", "pyarrow"), "discover")
+"""Package that may be missing → the extra that installs it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if work failed, 2 if the command was used wrongly, 130 after Ctrl-C."""
@@ -43,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_line(f"upernet: {where}{error.strerror or error}", sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("lightning", "torchmetrics", "tensorboard", "scipy"):
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
             raise
-        print_line(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[train]'", sys.stderr)
+        print_line(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[{extra}]'", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print_line("upernet: stopped", sys.stderr)

@@ -24,6 +24,7 @@ from upernet.yaml_files import parse_yaml, write_yaml
 
 INPUTS = {
     "predict": ("INPUT", "Image files, folders or quoted globs."),
+    "discover": ("INPUT", "Image files, folders or quoted globs; none if --config names the images."),
     "prepare": ("WORD", "The data set to prepare, broden_plus, cityscapes or voc_aug, then its folder."),
     "labels": ("DATA", "In place of --config: a folder with class names, or a data set such as cityscapes."),
     "convert": (

@@ -109,16 +109,7 @@ def evaluate(
         raise UserError(f"--short_side {short_side} contradicts --{'tta' if tta else 'scales'}; leave one of them out")
     if paper:
         data = replace(data, protocol="paper")
-    unknown = [source for source in sources or [] if source not in data.sources]
-    if unknown:
-        raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(data.sources)}")
-    chosen = {
-        key: replace(source, val=split or source.val)
-        for key, source in data.sources.items()
-        if (not sources or key in sources) and (split or source.val)
-    }
-    if not chosen:
-        raise UserError("data.sources: no source has a split to evaluate; give a --config with sources, or --split val")
+    data = data.measured(sources, split)
     results = []
     skipped = SkippedImages(lambda line: print_line(line, sys.stderr))
     with join(device) as (rank, world, where):
@@ -139,7 +130,7 @@ def evaluate(
             changes["short_sides"] = ()
         inference = replace(inference, **changes)
         network = network.to(where)
-        bound = bind_sources(replace(data, sources=chosen), tasks)
+        bound = bind_sources(data, tasks)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
         with progress("evaluating", images, shown=rank == 0) as advance:
             for source in bound.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -56,6 +55,7 @@ def prepare(
         UserError: If the data set has no preparation, or its folder cannot be used.
         WorkError: If files can no longer be written.
     """
+    from upernet.data.pool import processor_cores
     from upernet.data.prepare import PREPARATIONS
 
     if inputs[0] not in PREPARATIONS:
@@ -81,9 +81,8 @@ def prepare(
         if option not in PREPARATIONS[name].options:
             users = [n for n, kind in PREPARATIONS.items() if option in kind.options]
             raise UserError(f"--{option} {folder}: only for {', '.join(users)}, not for {name}; leave the option out")
-    workers = workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
     preparation = PREPARATIONS[name](root, **folders)
-    outcomes = _run(preparation, workers)
+    outcomes = _run(preparation, workers or processor_cores())
     for line in preparation.finish(outcomes):
         print_line(line, sys.stdout)
     return int(any(outcome.fault for outcome in outcomes.values()))

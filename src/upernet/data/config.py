@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
 
 from upernet.data.source import Source
@@ -204,3 +205,27 @@ class DataConfig:
             raise UserError(f"data.protocol: {self.protocol!r} is not one of {', '.join(get_args(MetricProtocol))}")
         if self.draw not in ("batch", "step"):
             raise UserError(f"data.draw: {self.draw!r} is not one of batch, step")
+
+    def measured(self, sources: Sequence[str] | None, split: str | None) -> DataConfig:
+        """The sources whose images a command goes through outside training, each with its split as `val`.
+
+        Args:
+            sources: Their names; None for all.
+            split: The split of each; None for its own `val`. Sources without one are left out.
+
+        Raises:
+            UserError: If there is no such source, or no split.
+        """
+        unknown = [name for name in sources or [] if name not in self.sources]
+        if unknown:
+            raise UserError(f"sources: {unknown[0]!r} is not one of {', '.join(self.sources)}")
+        chosen = {
+            name: replace(source, val=split or source.val)
+            for name, source in self.sources.items()
+            if (not sources or name in sources) and (split or source.val)
+        }
+        if not chosen:
+            raise UserError(
+                "data.sources: no source has a split to evaluate; give a --config with sources, or --split val"
+            )
+        return replace(self, sources=chosen)

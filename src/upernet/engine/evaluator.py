@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,13 +17,15 @@ from torch import Tensor
 from upernet.config import InferenceConfig
 from upernet.contract import Task, TaskMetric
 from upernet.data.faults import Skipped
-from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource, Supervision
 from upernet.data.sample import Sample
 from upernet.errors import WorkError
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE, MetricProtocol
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 READERS = 2
 """Number of images that are read ahead, each in a thread; one of Cityscapes takes 14 MB with its labels."""
@@ -99,7 +102,7 @@ def evaluate_source(
     items, left_out = usable[rank::world], list(faulty) if rank == 0 else []
     for one in left_out:
         skip(one)
-    for item, sample in zip(items, _read_ahead(source, items), strict=True):
+    for item, sample in zip(items, read_ahead(source.read, items), strict=True):
         if isinstance(sample, Skipped):
             left_out.append(sample)
             skip(sample)
@@ -132,19 +135,18 @@ def evaluate_source(
     return results
 
 
-def _read_ahead(source: LabelledSource, items: Sequence[Item]) -> Iterator[Sample | Skipped]:
-    """Samples in order, or the faults of their images.
+def read_ahead(read: Callable[[T], S], items: Sequence[T]) -> Iterator[S]:
+    """Images in order. Threads read the next few while the network works, since decoding releases the interpreter.
 
-    Threads read the next few while the network works, since decoding releases the interpreter.
-
-    Raises:
-        WorkError: If an image cannot be read and faults are not to be skipped.
+    Args:
+        read: Reads one image; what it raises is raised here.
+        items: The images.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        waiting: deque[Future[Sample | Skipped]] = deque()
+        waiting: deque[Future[S]] = deque()
         try:
             for item in items:
-                waiting.append(readers.submit(source.read, item))
+                waiting.append(readers.submit(read, item))
                 if len(waiting) > READERS:
                     yield waiting.popleft().result()
             while waiting:

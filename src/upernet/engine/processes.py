@@ -10,18 +10,18 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.strategies.ddp import DDPStrategy
 
 from upernet.config import RunConfig
 from upernet.device import find_device
-from upernet.errors import UserError
+from upernet.errors import UserError, WorkError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 
 def build_fabric(run: RunConfig, *, uneven: bool = False) -> Fabric:
@@ -38,6 +38,10 @@ def build_fabric(run: RunConfig, *, uneven: bool = False) -> Fabric:
     Raises:
         UserError: If srun was not told how many processes belong on a machine, or a process sees too few GPUs.
     """
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its notes would interrupt the lines of the run
     environment, machines = _environment(), 1
     if environment is None:
@@ -96,6 +100,18 @@ def join(device: str) -> Iterator[tuple[int, int, torch.device]]:
         dist.destroy_process_group()
 
 
+def wait_for_others() -> None:
+    """Wait until all processes that have joined are here.
+
+    Raises:
+        WorkError: If one of them has stopped.
+    """
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        raise WorkError("another process of this command has stopped; its own line says why") from error
+
+
 def _leave() -> None:
     """Leave the process group, which Fabric keeps open with gloo.
 
@@ -112,12 +128,18 @@ def _leave() -> None:
 def _environment() -> ClusterEnvironment | None:
     """Find what started several processes and which of them this is; none for a process on its own.
 
+    Lightning, which not everyone has installed, is imported for several processes only.
+
     Raises:
         UserError: If srun was not told how many processes belong on a machine.
     """
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env:  # torchrun
-        return TorchElasticEnvironment() if int(env["WORLD_SIZE"]) > 1 else None
+        if int(env["WORLD_SIZE"]) == 1:
+            return None
+        from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+        return TorchElasticEnvironment()
     # A shell inside an allocation has these too, but was not started by srun.
     if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") != "bash":
         if "SLURM_NTASKS_PER_NODE" not in env:
@@ -125,5 +147,7 @@ def _environment() -> ClusterEnvironment | None:
                 f"srun: {env['SLURM_NTASKS']} processes, but not how many on each machine; "
                 "give --ntasks-per-node, for example --ntasks-per-node 4"
             )
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
         return SLURMEnvironment(auto_requeue=False)
     return None

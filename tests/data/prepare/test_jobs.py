@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from upernet.data import ImageMaskFolder
-from upernet.data.prepare.jobs import Job, Outcome, _in_processes, run_jobs
+from upernet.data.prepare.jobs import Job, Outcome, run_jobs
 from upernet.data.prepare.label_maps import LabelMap, Recipe
-from upernet.errors import UserError, WorkError
+from upernet.errors import UserError
 
 CLASSES = 336
 RECIPE = Recipe(np.load, CLASSES)
@@ -59,11 +59,6 @@ def test_an_id_beyond_the_classes_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("classes", "unlabelled"), [(1, 255), (255, 255), (256, 65535)])
 def test_unlabelled_is_beyond_the_classes(classes: int, unlabelled: int) -> None:
     assert Recipe(np.load, classes).unlabelled == unlabelled
-
-
-def test_a_process_that_is_ended_from_outside_is_told() -> None:
-    with pytest.raises(WorkError, match=r"prepare: a worker process was killed, .*; try --workers 1"):
-        list(_in_processes([1, 1], os._exit, 2))  # type: ignore[list-item, arg-type]
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from upernet.data.pool import in_processes
 from upernet.errors import UserError, WorkError
 from upernet.files import remove_unfinished
-
-AHEAD = 4
-"""Jobs per process that are handed out ahead of time. More would only take memory."""
 
 
 class Job(ABC):
@@ -84,70 +81,11 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Generator[Outcome, None, None
         if not os.access(folder, os.W_OK):
             raise UserError(f"{folder}: cannot be written; copy the data set to a folder that can be")
         remove_unfinished(folder)
-    with closing(_in_processes(jobs, _attempt, workers)) as outcomes:
+    with closing(in_processes(jobs, _attempt, workers, command="prepare")) as outcomes:
         for outcome in outcomes:
             if outcome.hopeless:
                 raise WorkError(f"{outcome.fault}; finished files are kept, run the command again")
             yield outcome
-
-
-def _in_processes(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: int) -> Generator[Outcome, None, None]:
-    if workers == 1 or len(jobs) < 2:
-        yield from map(work, jobs)
-        return
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # Ctrl-C reaches every process of a terminal: workers ignore it and finish their file, the main process stops them.
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _begin_worker)
-    rest, pending = iter(jobs), set[Future[Outcome]]()
-    try:
-        while True:
-            with _interrupts_blocked():
-                pending |= {pool.submit(work, job) for job in islice(rest, AHEAD * workers - len(pending))}
-            if not pending:
-                return
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    except BrokenProcessPool:
-        raise WorkError("prepare: a worker process was killed, perhaps for lack of memory; try --workers 1") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block. Processes started in it never receive it, not even while they start."""
-    import signal
-
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    import signal
-    import threading
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_main_process, daemon=True).start()
-
-
-def _end_with_main_process() -> None:
-    """End a worker whose main process was killed. It would wait for its next job for ever."""
-    from multiprocessing import parent_process
-
-    main = parent_process()
-    if main is not None:
-        main.join()
-        os._exit(1)
 
 
 def _attempt(job: Job) -> Outcome:

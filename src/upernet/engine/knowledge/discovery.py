@@ -1,0 +1,303 @@
+"""From images to visual knowledge: chunks of images are looked at, by one process or many, and counted in order.
+
+A chunk's file depends on its images alone, and one process counts the files of all chunks in the order of the images.
+So the result is the same to the last bit however many processes share the work and however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from upernet.config import InferenceConfig
+from upernet.contract import Task
+from upernet.data.mixture import LabelledSource
+from upernet.data.pool import in_processes
+from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk
+from upernet.engine.knowledge.examples import THUMBNAIL, Best, ExampleFiles
+from upernet.engine.knowledge.findings import Knowledge
+from upernet.engine.knowledge.looking import Chunk, Looker, Model, Photo
+from upernet.engine.knowledge.tables import (
+    CONCEPTS,
+    IMAGES,
+    RELATION_COLUMNS,
+    Row,
+    concept_rows,
+    image_rows,
+    relation_rows,
+    write_json,
+    write_markdown,
+    write_table,
+)
+from upernet.engine.knowledge.tally import Tally
+from upernet.engine.knowledge.thresholds import Thresholds
+from upernet.engine.knowledge.vocabulary import Vocabulary
+from upernet.errors import UserError
+from upernet.inference.views import Network
+from upernet.plain import to_plain
+from upernet.screen import printable
+from upernet.store.loading import load_model
+
+UNFINISHED = ".chunks"
+"""Folder of unfinished work in the folder of results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What to look at and with what, as every process of the survey gets it.
+
+    Attributes:
+        photos: The images, in a fixed order.
+        tasks: The tasks by name; the model's own if there is a model.
+        vocabulary: Those that are asked, and their classes.
+        sources: The sources of annotated images by name.
+        model: The model's name or path; empty to use annotations alone.
+        trust: Modules from which the model may import its tasks.
+        mirror: Server to download it from.
+        out: Folder of the results.
+        chunk: Images per chunk.
+        examples: Example images per concept.
+        threads: Threads with which each process computes.
+    """
+
+    photos: tuple[Photo, ...]
+    tasks: Mapping[str, Task]
+    vocabulary: Vocabulary
+    sources: Mapping[str, LabelledSource]
+    model: str
+    trust: tuple[str, ...]
+    mirror: str | None
+    out: Path
+    chunk: int
+    examples: int
+    threads: int
+
+    @property
+    def folder(self) -> Path:
+        """Folder of unfinished work."""
+        return self.out / UNFINISHED
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The images, cut into chunks."""
+        starts = enumerate(range(0, len(self.photos), self.chunk))
+        return [Chunk(number, first, self.photos[first : first + self.chunk]) for number, first in starts]
+
+
+def name_photos(files: Sequence[Path], sources: Mapping[str, LabelledSource]) -> tuple[Photo, ...]:
+    """The images in their order: files first, then those of each source's split `val`.
+
+    A file is called by its path, an image of a source `source/id`. What a source lists twice counts once.
+
+    Raises:
+        UserError: If a source cannot be listed, or two images have one name.
+    """
+    photos = [Photo(_as_text(str(path)), path) for path in files]
+    for name, source in sources.items():
+        items = {item.id: item for item in source.items(str(source.config.val))}
+        photos += [Photo(_as_text(f"{name}/{item.id}"), item, name) for item in items.values()]
+    seen: set[str] = set()
+    for photo in photos:
+        if photo.name in seen:
+            raise UserError(f"{printable(photo.name)}: two images have this name; give another name to the source")
+        seen.add(photo.name)
+    return tuple(photos)
+
+
+def _as_text(name: str) -> str:
+    """A name without lone surrogates, which stand for bytes that are no text and which no table holds."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def begin(survey: Survey, model: Model | None) -> None:
+    """Make the folder of unfinished work, or take up what an earlier call with the same settings has left there.
+
+    Args:
+        survey: What to look at.
+        model: The model; None for annotations alone.
+
+    Raises:
+        UserError: If the folder holds the work of a call with other settings.
+    """
+    sources = {name: to_plain(source.config) for name, source in survey.sources.items()}
+    settings = {
+        "version": version("upernet"),
+        "model": "none" if model is None else f"{survey.model}, sha256 {_weights_hash(model.network)}",
+        "tasks": _hash(to_plain(dict(survey.tasks))),
+        "ignore": ", ".join(sorted(survey.vocabulary.ignored)),
+        "inference": "none" if model is None else _hash(to_plain(model.inference)),
+        "device": "none" if model is None else model.device.type,
+        "threads": str(survey.threads),
+        "sources": _hash(sources),
+        "images": f"{len(survey.photos)}, sha256 {_hash([photo.name for photo in survey.photos])}",
+        "chunk": str(survey.chunk),
+        "examples": f"{survey.examples} of {THUMBNAIL} pixels",
+    }
+    claim(survey.folder, settings)
+
+
+def _hash(plain: object) -> str:
+    return sha256(json.dumps(plain, default=str).encode()).hexdigest()
+
+
+def _weights_hash(network: Network) -> str:
+    """Hash of the names, shapes and values of all tensors of a network."""
+    content = sha256()
+    tensors = network.state_dict() if isinstance(network, nn.Module) else {}
+    for name, value in tensors.items():
+        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def look(
+    survey: Survey,
+    model: Model | None,
+    *,
+    workers: int,
+    rank: int,
+    world: int,
+    advance: Callable[[], None],
+    tell: Callable[[str], None],
+) -> None:
+    """Look at all images that have not been looked at, those of every `world`-th chunk.
+
+    Args:
+        survey: What to look at.
+        model: The model; None for annotations alone. Several workers load it themselves.
+        workers: Most processes of this machine that share the chunks; 1 is this process.
+        rank: Number of this process.
+        world: Number of processes that look together, each with its own workers.
+        advance: Called after each image.
+        tell: Called with a line for each image that cannot be read.
+
+    Raises:
+        WorkError: If a worker is killed.
+    """
+    left = []
+    for chunk in survey.chunks[rank::world]:
+        if not chunk_file(survey.folder, chunk.number).exists():
+            left.append(chunk)
+            continue
+        for _ in chunk.photos:
+            advance()
+    workers = min(workers, max(1, len(left)))
+    with _threads(survey.threads):
+        start = partial(_start, replace(survey, photos=()), model if workers == 1 else None, workers > 1)
+        with closing(in_processes(left, _look, workers, command="discover", start=start)) as outcomes:
+            for count, faults in outcomes:
+                for fault in faults:
+                    tell(fault)
+                for _ in range(count):
+                    advance()
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    """Compute with so many threads while the block runs: the last bits of an answer may depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_looker: Looker | None = None
+"""What this process looks with."""
+
+
+def _start(survey: Survey, model: Model | None, load: bool) -> None:
+    """Make the looker of this process, which loads the model itself if it is a worker."""
+    global _looker
+    tasks = survey.tasks
+    if load:
+        torch.set_num_threads(survey.threads)
+        if survey.model:
+            network, tasks, inference = load_model(survey.model, survey.trust, survey.mirror)
+            model = Model(network, as_predicted(inference), torch.device("cpu"))
+    _looker = Looker(tasks, survey.vocabulary, survey.sources, model, survey.folder, survey.examples)
+
+
+def _look(chunk: Chunk) -> tuple[int, list[str]]:
+    assert _looker is not None
+    return len(chunk.photos), _looker.look(chunk)
+
+
+def as_predicted(inference: InferenceConfig) -> InferenceConfig:
+    """How images are shown to the network so that the answers are those of `upernet predict`."""
+    return replace(inference, resize_twice=False)
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+
+def count(survey: Survey, thresholds: Thresholds, replicates: int, page_mb: float) -> Knowledge:
+    """Count what the files of all chunks tell, and write all results.
+
+    Args:
+        survey: What was looked at.
+        thresholds: What counts, and what the tables show.
+        replicates: Replicates of the bootstrap.
+        page_mb: Largest size of the page in MB.
+
+    Raises:
+        WorkError: If the file of a chunk is missing or damaged.
+    """
+    vocabulary = survey.vocabulary
+    tally, best = Tally(vocabulary, thresholds, replicates), Best(survey.examples, vocabulary)
+
+    def rows() -> Iterator[Row]:
+        """Rows of the table of images; everything is counted on the way, since the files are read but once."""
+        for chunk in survey.chunks:
+            names = [photo.name for photo in chunk.photos]
+            observations = read_chunk(chunk_file(survey.folder, chunk.number))
+            tally.add(names, observations)
+            for offset, (name, seen) in enumerate(zip(names, observations, strict=True)):
+                best.offer(chunk.first + offset, name, seen)
+                yield from image_rows(name, seen, vocabulary)
+
+    write_table(survey.out, "images", IMAGES, rows())
+    knowledge = tally.knowledge(survey.model, {"examples": survey.examples})
+    write_table(survey.out, "concepts", CONCEPTS, concept_rows(knowledge))
+    write_table(survey.out, "relations", RELATION_COLUMNS, relation_rows(knowledge))
+    write_json(survey.out / "knowledge.json", knowledge)
+    write_markdown(survey.out / "tables.md", knowledge, thresholds)
+    examples = ExampleFiles(knowledge.concepts, tally.class_ids(knowledge.concepts), best, survey.folder)
+    _write_page(survey.out, knowledge, examples, thresholds, page_mb)
+    return knowledge
+
+
+def _write_page(
+    out: Path, knowledge: Knowledge, examples: ExampleFiles, thresholds: Thresholds, page_mb: float
+) -> None:
+    # INTEGRATOR: `page.py` and `figure.py` come from another branch. Make both imports ordinary ones and unconditional.
+    for module in ("page", "figure"):
+        name = f"upernet.engine.knowledge.{module}"
+        if importlib.util.find_spec(name) is None:
+            continue
+        writer = importlib.import_module(name)
+        if module == "page":
+            writer.write_page(out / "index.html", knowledge, examples, page_mb)
+        else:
+            writer.write_figure(out / "scene-object.html", knowledge, thresholds.min_share)
+
+
+def clear(survey: Survey) -> None:
+    """Delete the folder of unfinished work."""
+    shutil.rmtree(survey.folder, ignore_errors=True)
