@@ -6,8 +6,6 @@ So the result is the same to the last bit however many processes share the work 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +25,10 @@ from upernet.data.mixture import LabelledSource
 from upernet.data.pool import in_processes
 from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk
 from upernet.engine.knowledge.examples import THUMBNAIL, Best, ExampleFiles
+from upernet.engine.knowledge.figure import KIND, write_figure
 from upernet.engine.knowledge.findings import Knowledge
 from upernet.engine.knowledge.looking import Chunk, Looker, Model, Photo
+from upernet.engine.knowledge.page import write_page
 from upernet.engine.knowledge.tables import (
     CONCEPTS,
     IMAGES,
@@ -279,23 +279,10 @@ def count(survey: Survey, thresholds: Thresholds, replicates: int, page_mb: floa
     write_json(survey.out / "knowledge.json", knowledge)
     write_markdown(survey.out / "tables.md", knowledge, thresholds)
     examples = ExampleFiles(knowledge.concepts, tally.class_ids(knowledge.concepts), best, survey.folder)
-    _write_page(survey.out, knowledge, examples, thresholds, page_mb)
+    write_page(survey.out / "index.html", knowledge, examples, page_mb)
+    if any(relation.kind == KIND for relation in knowledge.relations):
+        write_figure(survey.out / "scene-object.html", knowledge, thresholds.min_share)
     return knowledge
-
-
-def _write_page(
-    out: Path, knowledge: Knowledge, examples: ExampleFiles, thresholds: Thresholds, page_mb: float
-) -> None:
-    # INTEGRATOR: `page.py` and `figure.py` come from another branch. Make both imports ordinary ones and unconditional.
-    for module in ("page", "figure"):
-        name = f"upernet.engine.knowledge.{module}"
-        if importlib.util.find_spec(name) is None:
-            continue
-        writer = importlib.import_module(name)
-        if module == "page":
-            writer.write_page(out / "index.html", knowledge, examples, page_mb)
-        else:
-            writer.write_figure(out / "scene-object.html", knowledge, thresholds.min_share)
 
 
 def clear(survey: Survey) -> None:
