@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from upernet.contract import Task
@@ -15,6 +16,8 @@ from upernet.tasks import Material, Object, Part, Scene, Texture
 from upernet.zoo.paper import paper_rows
 
 TITLE = "The paper's table"
+OWN = "this model"
+"""What the screen calls the row of the model, whose name may be long."""
 NOTE = "The paper's rows are of Broden+'s validation split. Figures of other data cannot be compared with them."
 
 
@@ -80,11 +83,19 @@ class PaperTable:
 
     def screen(self) -> Table:
         """The table for a terminal."""
-        table = Table(title=TITLE, title_justify="left", caption=self._caption(), caption_justify="left")
-        table.add_column("trained on")
+        # Without frames, and with a short name for the model, the table fits into a terminal of 80 columns.
+        table = Table(
+            title=TITLE,
+            title_justify="left",
+            caption=self._caption(),
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 0, 0, 1),
+        )
+        table.add_column("trained on", no_wrap=True)
         for column in COLUMNS:
             table.add_column(column.title.replace(" ", "\n", 1), justify="right")
-        for name, cells in self._cells().items():
+        for name, cells in zip([OWN, *list(self.rows)[1:]], self._cells().values(), strict=True):
             table.add_row(name, *cells)
         return table
 
