@@ -317,3 +317,16 @@ def test_the_shipped_model_is_taken_unless_another_is_named(place: Path, tmp_pat
 
 def test_parts_of_the_drawn_tasks_are_those_of_the_part_task() -> None:
     assert CLASSES["part"] == [f"{name}/{part}" for name, parts in PARTS.items() for part in ("-", *parts)]
+
+
+def test_a_target_for_training_alone_is_no_annotation(place: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((place / "drawn.yaml").read_text())
+    for task in ("material", "scene"):
+        config["data"]["sources"]["drawn"]["targets"][task]["evaluate"] = False
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    words = ["--model", place / "model", "--out", tmp_path / "out", "--device", "cpu", "--workers", "1"]
+    assert discover("--config", tmp_path / "c.yaml", *words) == 0
+    answers = json.loads((tmp_path / "out" / "knowledge.json").read_text())["answers"]
+    assert {task: row["annotated"] > 0 for task, row in answers.items()} == {
+        "scene": False, "object": True, "part": True, "material": False, "texture": True,
+    }  # fmt: skip

@@ -47,8 +47,9 @@ def discover(
 ) -> int:
     """Find out how scenes, objects, parts, materials and textures go together in many images, and write tables of it.
 
-    With --config, annotations are used where an image has them, and the model's answers where it has none. A call that
-    was interrupted goes on where it stopped. If torchrun or srun starts several processes, they share the images.
+    With --config, annotations are used where an image has them, and the model's answers where it has none. Targets with
+    `evaluate: false` are for training alone and are not used. A call that was interrupted goes on where it stopped. If
+    torchrun or srun starts several processes, they share the images.
 
     Args:
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'. They have no
@@ -132,7 +133,7 @@ def discover(
     from upernet.engine.processes import join, wait_for_others
     from upernet.store.loading import load_model
 
-    chosen = None if data is None or not data.sources else _unmeasured(data.measured(sources, split))
+    chosen = None if data is None or not data.sources else _annotated(data.measured(sources, split))
     with join(device) as (rank, world, where):
         found = None
         if name:
@@ -198,12 +199,13 @@ def _workers(cores: int) -> int:
     return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def _unmeasured(data: DataConfig) -> DataConfig:
-    """The same sources, on which no task is measured: some tasks cannot be, and metrics need further packages."""
-    return replace(
-        data,
-        sources={
-            name: replace(source, targets={key: replace(t, evaluate=False) for key, t in source.targets.items()})
-            for name, source in data.sources.items()
-        },
-    )
+def _annotated(data: DataConfig) -> DataConfig:
+    """The same sources, without targets that are for training alone.
+
+    None of the others is measured here: some tasks cannot be, and metrics need further packages.
+    """
+    sources = {}
+    for name, source in data.sources.items():
+        targets = {key: replace(target, evaluate=False) for key, target in source.targets.items() if target.evaluate}
+        sources[name] = replace(source, targets=targets)
+    return replace(data, sources=sources)
