@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 
+from upernet.config import PAPER_INFERENCE
 from upernet.data.mixture import SourceMixture, bind_sources
 from upernet.engine.optim import lr_factor
 from upernet.engine.trainer import Trainer
@@ -237,7 +238,7 @@ def test_says_what_the_authors_code_says(options: dict[str, Any]) -> None:
         False,
     )
     assert (optim.loss_average, optim.decay_all, optim.min_lr, options["run"].steps) == ("batches", False, 0, 200_000)
-    assert (inference.short_side, inference.max_side) == (450, 1200)
+    assert (inference, data.protocol) == (PAPER_INFERENCE, "paper")
 
 
 @pytest.mark.parametrize("options", ["broden_plus/upp_r50.yaml", "broden_plus/upp_r101.yaml"], indirect=True)

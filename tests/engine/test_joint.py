@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared(tmp_path_factory.mktemp("broden_plus"))
 
 
-def make(root: Path, out: Path, **optim: Any) -> Trainer:
+def make(root: Path, out: Path, run: dict[str, Any] | None = None, **optim: Any) -> Trainer:
     tasks: dict[str, Task] = {
         "scene": Scene(labels="broden_plus/scene", width=8, weight=0.25),
         "object": Object(labels="broden_plus/object", width=8),
@@ -84,7 +84,7 @@ def make(root: Path, out: Path, **optim: Any) -> Trainer:
         bind_sources(data, tasks),
         data=data,
         optim=OptimConfig(norm_rule="cumulative", loss_average="batches", **options),
-        run=RunConfig(out=str(out), steps=5, device="cpu", log_every=1, val_every=0, save_every=2),
+        run=RunConfig(out=str(out), steps=5, device="cpu", log_every=1, val_every=0, save_every=2, **run or {}),
         inference=InferenceConfig(short_side=48, max_side=96),
     )
 
@@ -139,6 +139,16 @@ def test_frozen_norms_keep_their_rule_and_their_statistics(root: Path, tmp_path:
         isinstance(m, CumulativeBatchNorm) for m in trainer.norms if m in set(trainer.plain_model.backbone.modules())
     } == {False}
     assert any(isinstance(m, CumulativeBatchNorm) for m in trainer.plain_model.decoder.modules())
+
+
+def test_norms_of_the_heads_that_train_alone_follow_the_rule(root: Path, tmp_path: Path) -> None:
+    trainer = make(root, tmp_path, run={"init": "upp-mini"}, train_only=["material"])
+    own = set(trainer.plain_model.heads["material"].modules())
+    assert {norm for norm in trainer.norms if isinstance(norm, CumulativeBatchNorm)} == own & set(trainer.norms)
+    fit(trainer)
+    counts = {norm.num_batches_tracked.item() for norm in trainer.norms if norm in own}
+    assert counts == {trainer.run.steps * trainer.optim.accumulate}
+    assert all(norm.num_batches_tracked == 0 for norm in trainer.norms if norm not in own)
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
