@@ -305,7 +305,7 @@ def prepared(root: Path) -> Path:
     """A prepared folder: four training and two validation images of each subset, some high and some wide."""
     car = broden_plus()["object"].index("car")
     records = []
-    for subset, annotations in PREPARED.items():
+    for subset, names in PREPARED.items():
         for split, i in [("train", i) for i in range(4)] + [("val", i) for i in range(2)]:
             id_, size = f"{subset}/{split}_{i}", (72, 40) if i % 3 == 0 else (40, 56)
             things = blocks(id_, [1, 2, car], size)
@@ -315,15 +315,27 @@ def prepared(root: Path) -> Path:
                 "part": np.where(things == car, parts, UNLABELLED_PART),
                 "material": blocks(f"{id_} material", [0, 1, 4, 25], size),
             }
-            for name in annotations:
+            for name in names:
                 if name in maps:
                     _save(root / name / f"{id_}.png", maps[name].astype(np.uint16))
             _save(root / "images" / f"{id_}.jpg", picture(blocks(id_, range(0, 4000, 100), size)))
-            one = {name: i if name in annotations else None for name in ("scene", "texture")}
+            whole = {name: i if name in names else None for name in ("scene", "texture")}
             image = f"images/{id_}.jpg"
-            with_parts = "part" in annotations
-            records.append(Record(id_, subset, split, i, *size, **one, annotations=annotations, parts=with_parts,
-                                  image=image, original=image))  # fmt: skip
+            records.append(
+                Record(
+                    id=id_,
+                    source=subset,
+                    split=split,
+                    index=i,
+                    height=size[0],
+                    width=size[1],
+                    annotations=names,
+                    parts="part" in names,
+                    image=image,
+                    original=image,
+                    **whole,
+                )
+            )
     (root / "records.jsonl").write_bytes(as_json_lines(records))
     return root
 

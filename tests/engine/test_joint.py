@@ -37,11 +37,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared(tmp_path_factory.mktemp("broden_plus"))
 
 
+PARTS = {name: broden_plus()["part"][name] for name in ("car", "person")}
+
+
 def make(root: Path, out: Path, run: dict[str, Any] | None = None, **optim: Any) -> Trainer:
     tasks: dict[str, Task] = {
         "scene": Scene(labels="broden_plus/scene", width=8, weight=0.25),
         "object": Object(labels="broden_plus/object", width=8),
-        "part": Part(parts={name: broden_plus()["part"][name] for name in ("car", "person")}, width=8, needs_a_part=True),
+        "part": Part(parts=PARTS, width=8, needs_a_part=True),
         "material": Material(labels="broden_plus/material", width=8),
     }
     unknown = dict.fromkeys(name for name in part_channels() if name not in tasks["part"].classes.names)
