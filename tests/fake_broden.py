@@ -15,6 +15,10 @@ import numpy as np
 from fake_data import Size, blocks, picture
 from PIL import Image
 
+from upernet.data.sets.broden_plus import broden_plus
+from upernet.data.sets.broden_plus.records import Record, as_json_lines
+from upernet.data.sets.broden_plus.tables import UNLABELLED_PART, part_offsets
+
 SMALL: Size = (24, 32)
 
 ADE_OBJECTS = {
@@ -285,6 +289,54 @@ def unified_parsing(root: Path) -> Path:
         path = root / "meta_file" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return root
+
+
+PREPARED = {
+    "ade20k": ("object", "part", "scene"),
+    "pascal": ("object", "part"),
+    "opensurfaces": ("material",),
+    "dtd": ("texture",),
+}
+"""Subset → the annotations of its images in `prepared`."""
+
+
+def prepared(root: Path) -> Path:
+    """A prepared folder: four training and two validation images of each subset, some high and some wide."""
+    car = broden_plus()["object"].index("car")
+    records = []
+    for subset, names in PREPARED.items():
+        for split, i in [("train", i) for i in range(4)] + [("val", i) for i in range(2)]:
+            id_, size = f"{subset}/{split}_{i}", (72, 40) if i % 3 == 0 else (40, 56)
+            things = blocks(id_, [1, 2, car], size)
+            parts = part_offsets()["car"] + blocks(f"{id_} parts", [0, 1, 2], size)
+            maps = {
+                "object": things,
+                "part": np.where(things == car, parts, UNLABELLED_PART),
+                "material": blocks(f"{id_} material", [0, 1, 4, 25], size),
+            }
+            for name in names:
+                if name in maps:
+                    _save(root / name / f"{id_}.png", maps[name].astype(np.uint16))
+            _save(root / "images" / f"{id_}.jpg", picture(blocks(id_, range(0, 4000, 100), size)))
+            whole = {name: i if name in names else None for name in ("scene", "texture")}
+            image = f"images/{id_}.jpg"
+            records.append(
+                Record(
+                    id=id_,
+                    source=subset,
+                    split=split,
+                    index=i,
+                    height=size[0],
+                    width=size[1],
+                    annotations=names,
+                    parts="part" in names,
+                    image=image,
+                    original=image,
+                    **whole,
+                )
+            )
+    (root / "records.jsonl").write_bytes(as_json_lines(records))
     return root
 
 

@@ -10,13 +10,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import fake_broden_plus
+import fake_broden
 import fake_data
 import pytest
 import timm
 import torch
 
-import upernet.data
+from upernet.config import PAPER_INFERENCE
 from upernet.data.mixture import SourceMixture, bind_sources
 from upernet.engine.optim import lr_factor
 from upernet.engine.trainer import Trainer
@@ -45,6 +45,7 @@ def command(name: str, folder: Path) -> list[str]:
 def published_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published data sets where the recipes expect them."""
     folder = tmp_path_factory.mktemp("published")
+    fake_broden.prepared(folder / "data" / "broden_plus")
     fake_data.camvid(folder / "data" / "camvid")
     fake_data.ade20k(folder / "data" / "ade" / "ADEChallengeData2016")
     fake_data.cityscapes(folder / "data" / "cityscapes")
@@ -62,7 +63,6 @@ def options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
     """What the command of a shipped file asks for, and of the model it starts from what its sources teach."""
-    monkeypatch.setattr(upernet.data, "BrodenPlus", fake_broden_plus.BrodenPlus, raising=False)
     monkeypatch.setenv("UPERNET_DATA", str(fake_root))
     monkeypatch.chdir(published_data)
     words = command(request.param, tmp_path)
@@ -238,7 +238,7 @@ def test_says_what_the_authors_code_says(options: dict[str, Any]) -> None:
         False,
     )
     assert (optim.loss_average, optim.decay_all, optim.min_lr, options["run"].steps) == ("batches", False, 0, 200_000)
-    assert (inference.short_side, inference.max_side) == (450, 1200)
+    assert (inference, data.protocol) == (PAPER_INFERENCE, "paper")
 
 
 @pytest.mark.parametrize("options", ["broden_plus/upp_r50.yaml", "broden_plus/upp_r101.yaml"], indirect=True)

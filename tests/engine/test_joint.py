@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fake_broden_plus
 import pytest
 import torch
 import yaml
-from fake_broden_plus import TABLES
+from fake_broden import prepared
 from processes import in_two_processes
 from runs import recipe, write
 from small_training import at_step, moved, rows, weights
@@ -17,8 +16,11 @@ from torch import nn
 
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig, RunConfig
+from upernet.data import BrodenPlus
 from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from upernet.data.mixture import bind_sources
+from upernet.data.sets.broden_plus import broden_plus
+from upernet.data.sets.broden_plus.tables import part_channels
 from upernet.engine.norms import CumulativeBatchNorm
 from upernet.engine.trainer import Trainer
 from upernet.labels import IGNORE
@@ -29,18 +31,27 @@ from upernet.tasks import Material, Object, Part, Scene, Task
 MEAN = (0.4814576470588235, 0.4546921568627451, 0.40384352941176466)
 
 
-def make(out: Path, **optim: Any) -> Trainer:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Broden+ as it is prepared, not to be written to."""
+    return prepared(tmp_path_factory.mktemp("broden_plus"))
+
+
+PARTS = {name: broden_plus()["part"][name] for name in ("car", "person")}
+
+
+def make(root: Path, out: Path, run: dict[str, Any] | None = None, **optim: Any) -> Trainer:
     tasks: dict[str, Task] = {
         "scene": Scene(labels="broden_plus/scene", width=8, weight=0.25),
         "object": Object(labels="broden_plus/object", width=8),
-        "part": Part(parts={name: TABLES["part"][name] for name in ("car", "person")}, width=8, needs_a_part=True),
+        "part": Part(parts=PARTS, width=8, needs_a_part=True),
         "material": Material(labels="broden_plus/material", width=8),
     }
-    unknown = dict.fromkeys(name for name in fake_broden_plus.PARTS if name not in tasks["part"].classes.names)
+    unknown = dict.fromkeys(name for name in part_channels() if name not in tasks["part"].classes.names)
     data = DataConfig(
         sources={
             "scene_parsing": SourceConfig(
-                dataset=fake_broden_plus.BrodenPlus(subsets=["ade20k", "pascal"]),
+                dataset=BrodenPlus(root=str(root), subsets=["ade20k", "pascal"]),
                 targets={
                     "object": TargetConfig(annotation="object"),
                     "part": TargetConfig(annotation="part", classes=unknown),
@@ -48,7 +59,7 @@ def make(out: Path, **optim: Any) -> Trainer:
                 },
             ),
             "materials": SourceConfig(
-                dataset=fake_broden_plus.BrodenPlus(subsets=["opensurfaces"]),
+                dataset=BrodenPlus(root=str(root), subsets=["opensurfaces"]),
                 targets={"material": TargetConfig(annotation="material")},
             ),
         },
@@ -76,7 +87,7 @@ def make(out: Path, **optim: Any) -> Trainer:
         bind_sources(data, tasks),
         data=data,
         optim=OptimConfig(norm_rule="cumulative", loss_average="batches", **options),
-        run=RunConfig(out=str(out), steps=5, device="cpu", log_every=1, val_every=0, save_every=2),
+        run=RunConfig(out=str(out), steps=5, device="cpu", log_every=1, val_every=0, save_every=2, **run or {}),
         inference=InferenceConfig(short_side=48, max_side=96),
     )
 
@@ -87,8 +98,8 @@ def fit(trainer: Trainer) -> None:
     trainer.fit()
 
 
-def test_a_joint_run_taken_up_again_equals_an_unbroken_one(tmp_path: Path) -> None:
-    whole = make(tmp_path / "whole")
+def test_a_joint_run_taken_up_again_equals_an_unbroken_one(root: Path, tmp_path: Path) -> None:
+    whole = make(root, tmp_path / "whole")
     assert all(isinstance(norm, CumulativeBatchNorm) for norm in whole.norms)
     sources = [whole.mixture.sources[n].name for n in whole.mixture.choices]
     assert set(sources) == {"scene_parsing", "materials"}
@@ -103,12 +114,12 @@ def test_a_joint_run_taken_up_again_equals_an_unbroken_one(tmp_path: Path) -> No
     def kill() -> None:
         raise RuntimeError("power cut")
 
-    broken = make(tmp_path / "broken")
+    broken = make(root, tmp_path / "broken")
     at_step(broken, 4, kill)
     with pytest.raises(RuntimeError, match="power cut"):
         fit(broken)
     torch.manual_seed(99)
-    again = make(tmp_path / "broken")
+    again = make(root, tmp_path / "broken")
     nn.init.normal_(next(again.plain_model.parameters()))
     fit(again)
     assert not moved(weights(whole.plain_model), weights(again.plain_model))
@@ -125,12 +136,22 @@ def test_a_joint_run_taken_up_again_equals_an_unbroken_one(tmp_path: Path) -> No
     assert said["object"]["init_args"]["labels"] == "broden_plus/object"
 
 
-def test_frozen_norms_keep_their_rule_and_their_statistics(tmp_path: Path) -> None:
-    trainer = make(tmp_path, freeze_backbone_norm=True)
+def test_frozen_norms_keep_their_rule_and_their_statistics(root: Path, tmp_path: Path) -> None:
+    trainer = make(root, tmp_path, freeze_backbone_norm=True)
     assert {
         isinstance(m, CumulativeBatchNorm) for m in trainer.norms if m in set(trainer.plain_model.backbone.modules())
     } == {False}
     assert any(isinstance(m, CumulativeBatchNorm) for m in trainer.plain_model.decoder.modules())
+
+
+def test_norms_of_the_heads_that_train_alone_follow_the_rule(root: Path, tmp_path: Path) -> None:
+    trainer = make(root, tmp_path, run={"init": "upp-mini"}, train_only=["material"])
+    own = set(trainer.plain_model.heads["material"].modules())
+    assert {norm for norm in trainer.norms if isinstance(norm, CumulativeBatchNorm)} == own & set(trainer.norms)
+    fit(trainer)
+    counts = {norm.num_batches_tracked.item() for norm in trainer.norms if norm in own}
+    assert counts == {trainer.run.steps * trainer.optim.accumulate}
+    assert all(norm.num_batches_tracked == 0 for norm in trainer.norms if norm not in own)
 
 
 # --- several processes ----------------------------------------------------------------------------------------------

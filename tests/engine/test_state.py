@@ -24,8 +24,9 @@ from small_training import (
 )
 from torch import nn
 
-from upernet.data.config import DataConfig, SourceConfig, TargetConfig
+from upernet.data.config import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from upernet.engine.state import flat_settings
+from upernet.engine.trainer import Trainer
 from upernet.errors import UserError, WorkError
 from upernet.store.loading import load_model
 from upernet.tasks import Semantic, Task
@@ -235,6 +236,36 @@ def test_a_run_that_is_older_than_an_option_goes_on_with_its_default(begun: Path
     trainer = make(begun, steps=2)
     fit(trainer)
     assert trainer.step == 2
+
+
+def test_options_of_tasks_and_sources_may_be_younger_than_a_run_too(tmp_path: Path) -> None:
+    def at(augment: AugmentConfig | None, **options: Any) -> Trainer:
+        source = SourceConfig(dataset=Memory(), targets={"object": TargetConfig()}, augment=augment)
+        return make(tmp_path, {"object": Semantic(labels=LEVELS, **options)}, {"maps": source}, steps=2)
+
+    own = AugmentConfig(crop=(64, 64))
+    trainer = at(own)
+    trainer.run.steps = 1
+    fit(trainer)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for key in ("tasks.object.init_args.dropout", "data.sources.maps.augment.flip"):
+        del state["settings"][key]
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(UserError, match=r"dropout '0\.1', not '0\.5'"):
+        fit(at(own, dropout=0.5))
+    with pytest.raises(UserError, match=r"augment\.aspect '1\.0', not None"):
+        fit(at(None))
+    fit(at(own))
+
+
+def test_an_object_that_a_run_lacks_is_no_younger_option(tmp_path: Path) -> None:
+    """An augmentation of the source's own is another one than that of all sources, even where both are the default."""
+    sources = {"maps": SourceConfig(dataset=Memory(), targets={"object": TargetConfig()})}
+    tasks: dict[str, Task] = {"object": Semantic(labels=LEVELS)}
+    fit(make(tmp_path, tasks, sources, steps=1))
+    sources["maps"].augment = AugmentConfig()
+    with pytest.raises(UserError, match=r"data\.sources\.maps\.augment\.aspect None, not '1\.0'"):
+        fit(make(tmp_path, tasks, sources, steps=2))
 
 
 def test_data_may_move_between_two_parts_of_a_run(tmp_path: Path) -> None:

@@ -54,15 +54,14 @@ class Visits:
         while self._finished(round_ + 1) <= number:
             round_ += 1
         order = self._order(round_)
-        found: list[tuple[int, int, int]] = []
+        kinds, chunks, lasts = [], [], []
         for kind, count in enumerate(self.counts):
-            places = self._places(order, kind)
-            for chunk in range(round_ * count // self.size, (round_ + 1) * count // self.size):
-                last = (chunk + 1) * self.size - 1 - round_ * count
-                found.append((int(places[last]), kind, chunk))
-        found.sort()
-        _, kind, chunk = found[number - self._finished(round_)]
-        return kind, chunk
+            own = np.arange(round_ * count // self.size, (round_ + 1) * count // self.size)
+            kinds.append(np.full(len(own), kind))
+            chunks.append(own)
+            lasts.append(self._places(order, kind)[(own + 1) * self.size - 1 - round_ * count])
+        found = np.concatenate(lasts).argsort()[number - self._finished(round_)]
+        return int(np.concatenate(kinds)[found]), int(np.concatenate(chunks)[found])
 
     def _finished(self, rounds: int) -> int:
         """Number of batches that are complete after so many rounds."""

@@ -1,4 +1,4 @@
-"""Results in the form of the paper's table on Broden+, beside the paper's own rows (Xiao et al. 2018, table 3)."""
+"""Results in the form of the paper's table on Broden+, beside the paper's own rows (Xiao et al. 2018, section 4)."""
 
 from __future__ import annotations
 

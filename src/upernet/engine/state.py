@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from upernet.config import ModelConfig, OptimConfig, RunConfig
-from upernet.data.config import DataConfig
 from upernet.errors import UserError, WorkError
 from upernet.files import write_whole
-from upernet.plain import to_plain
+from upernet.plain import Configurable, to_plain
 
 FILE = "state.pt"
 WORLD = "processes"
@@ -30,17 +29,38 @@ what happens at faults in them."""
 def flat_settings(**blocks: Any) -> dict[str, str]:
     """The settings that a resumed run must share with the run before, as flat text: `optim.lr` → `0.01`."""
     flat: dict[str, str] = {}
+    for name, block in blocks.items():
+        flat |= _flatten(name, to_plain(block))
+    return {key: value for key, value in flat.items() if not MAY_CHANGE.fullmatch(key)}
+
+
+def flat_defaults(**blocks: Any) -> dict[str, str]:
+    """The defaults of settings, as flat text, those of tasks, sources and other objects in the blocks too."""
+    flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, inner in value.items():
                 walk(f"{prefix}.{key}", inner)
-        else:
-            flat[prefix] = str(value)
+        if not is_dataclass(value) or isinstance(value, type):
+            return
+        place = f"{prefix}.init_args" if isinstance(value, Configurable) else prefix
+        for one in fields(value):
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            if one.init and default is not MISSING:
+                flat.update(_flatten(f"{place}.{one.name}", to_plain(default)))
+            if one.init:
+                walk(f"{place}.{one.name}", getattr(value, one.name))
 
     for name, block in blocks.items():
-        walk(name, to_plain(block))
-    return {key: value for key, value in flat.items() if not MAY_CHANGE.fullmatch(key)}
+        walk(name, block)
+    return flat
+
+
+def _flatten(prefix: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: str(value)}
+    return {k: text for key, inner in value.items() for k, text in _flatten(f"{prefix}.{key}", inner).items()}
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
@@ -48,12 +68,15 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     write_whole(folder / FILE, partial(torch.save, state))
 
 
-def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch.device) -> dict[str, Any] | None:
+def read_state(
+    folder: Path, settings: dict[str, str], defaults: dict[str, str], steps: int, device: torch.device
+) -> dict[str, Any] | None:
     """Read the state of the run in a folder; none if there is no run.
 
     Args:
         folder: The run folder.
         settings: Settings of the run that wants to resume.
+        defaults: Their defaults.
         steps: Its length in steps.
         device: Where the tensors are put.
 
@@ -69,12 +92,12 @@ def read_state(folder: Path, settings: dict[str, str], steps: int, device: torch
         before, step = state["settings"], int(state["step"])
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise WorkError(f"{file}: damaged; delete it to start afresh, or choose another run.out") from error
-    defaults = flat_settings(model=ModelConfig(), data=DataConfig(), optim=OptimConfig(), run=RunConfig()) | {
-        WORLD: "1"
-    }
+    known = {key.rpartition(".")[0] for key in before} | {""}
     for key in sorted(before.keys() | settings.keys()):
-        # A run that lacks an option was made before the option existed, and behaved as its default does.
-        old, new = (known.get(key, defaults.get(key)) for known in (before, settings))
+        # A run that lacks an option was made before the option existed, and behaved as its default does. If it has no
+        # other option of the same object, it lacks the object itself.
+        usual = defaults.get(key) if key.rpartition(".")[0] in known else None
+        old, new = before.get(key, usual), settings.get(key, usual)
         if old != new and key == WORLD:
             reason = f"holds a run of {old} processes, each with its own part of every batch, not of {new}"
             raise UserError(f"{folder}: {reason}; start as many, or choose another run.out")

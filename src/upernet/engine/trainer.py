@@ -32,7 +32,7 @@ from upernet.engine.optim import build_optimizer, lr_factor
 from upernet.engine.preview import preview_sheet
 from upernet.engine.processes import build_fabric
 from upernet.engine.skipped import SkippedImages
-from upernet.engine.state import WORLD, flat_settings, read_state, write_state
+from upernet.engine.state import WORLD, flat_defaults, flat_settings, read_state, write_state
 from upernet.errors import UserError, WorkError
 from upernet.inference.upsample import resize
 from upernet.model import UPerNet
@@ -71,7 +71,8 @@ class Trainer:
     ):
         self.tasks, self.sources = dict(tasks), dict(sources)
         self.data, self.optim, self.run, self.inference = data, optim, run, inference
-        self.settings = flat_settings(model=model.config, tasks=dict(tasks), data=data, optim=optim, run=run)
+        blocks = {"model": model.config, "tasks": dict(tasks), "data": data, "optim": optim, "run": run}
+        self.settings, self.defaults = flat_settings(**blocks), flat_defaults(**blocks) | {WORLD: "1"}
         self.folder = Path(run.out)
         self.step = self.validated = 0
         self.fabric = build_fabric(run, uneven=self._may_skip_parameters())
@@ -425,7 +426,8 @@ class Trainer:
             UserError: If the run was made with other settings, of which only its length and bookkeeping may change.
             WorkError: If the file is damaged.
         """
-        state = read_state(self.folder, self.settings, self.run.steps, self.fabric.device) if self.run.resume else None
+        known = self.settings, self.defaults
+        state = read_state(self.folder, *known, self.run.steps, self.fabric.device) if self.run.resume else None
         if state is None:
             return
         self.plain_model.load_state_dict(state["model"])

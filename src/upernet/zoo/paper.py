@@ -1,4 +1,4 @@
-"""The paper's own figures on Broden+ (Xiao et al. 2018, table 3). Nothing here imports torch."""
+"""The paper's own figures on Broden+ (Xiao et al. 2018, section 4). Nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -45,10 +45,6 @@ __all__ = ["SETS", "published_classes", "published_parts"]
 __all__ += [kind.__name__ for kind in SETS.values()]
 
 
-_BRODEN_PLUS = ("object", "material", "scene", "texture")
-"""The lists of Broden+ that are plain lists of classes."""
-
-
 def class_lists() -> tuple[str, ...]:
     """The names of all published lists of classes."""
     sets = tuple(key for key, kind in SETS.items() if kind.classes)
