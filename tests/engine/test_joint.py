@@ -154,6 +154,19 @@ def test_norms_of_the_heads_that_train_alone_follow_the_rule(root: Path, tmp_pat
     assert all(norm.num_batches_tracked == 0 for norm in trainer.norms if norm not in own)
 
 
+def test_a_label_of_the_whole_image_must_not_cover_padding(
+    fake_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = content(fake_root, tmp_path)
+    made["tasks"]["scene"]["class_path"] = "upernet.tasks.Texture"
+    made["data"]["augment"] = {"short_sides": [32], "long_side": 64, "multiple": 32}
+    assert main(["train", "--config", write(tmp_path / "recipe.yaml", made)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "upernet: source 'places': task 'scene' would learn an image's one label on the padding of augment.short_sides "
+        "too; give data.sources.places.augment crops, such as {crop: [512, 512]}"
+    )
+
+
 # --- several processes ----------------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,8 @@ class Trainer:
         """Sources that label a task that is trained.
 
         Raises:
-            UserError: If no source labels a task whose weights are fresh.
+            UserError: If no source labels a task whose weights are fresh, or the one label of an image would cover the
+                padding of its batch.
         """
         keys = {name: task.target or name for name, task in self.tasks.items() if self._is_trained(name)}
         training = [source for source in self.sources.values() if source.config.train is not None]
@@ -126,6 +127,12 @@ class Trainer:
         unlabelled = [name for name, key in keys.items() if key not in labelled]
         if unlabelled and self.run.init is None:
             raise UserError(f"task {unlabelled[0]!r}: no source trains it; give one a target, or start from a run.init")
+        for name, source in ((n, s) for s in training for n, key in keys.items() if key in s.supervision):
+            whole_image = not source.supervision[keys[name]].dense
+            if whole_image and self.tasks[name].maps and (source.config.augment or self.data.augment).short_sides:
+                problem = f"task {name!r} would learn an image's one label on the padding of augment.short_sides too"
+                hint = f"give data.sources.{source.name}.augment crops, such as {{crop: [512, 512]}}"
+                raise UserError(f"source {source.name!r}: {problem}; {hint}")
         return [source for source in training if source.supervision.keys() & set(keys.values())]
 
     def _may_skip_parameters(self) -> bool:
