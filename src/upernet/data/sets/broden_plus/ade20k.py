@@ -122,13 +122,10 @@ def _by_name(raw: np.ndarray, names: dict[int, str], category: str) -> np.ndarra
 def class_of_name(name: str, category: str) -> int | None:
     """The class of an object or part by its name in ADE20K, synonyms divided by commas; None if it has none.
 
-    A name is found if all its synonyms agree with those of 2016, or else if its first synonym is the first of classes
-    of 2016 that all became the same class. `bag` alone is the first of three different ones, and stays unmapped unless
-    it agrees entirely.
+    All synonyms must agree with those of 2016. The first one alone does not tell: `basket, handbasket` became a class,
+    but `basket, basketball hoop, hoop` did not.
     """
-    synonyms = _synonyms(name)
-    entire, first = _classes_by_name(category)
-    return entire.get(synonyms, first.get(synonyms[0]) if synonyms else None)
+    return _classes_by_name(category).get(_synonyms(name))
 
 
 def _synonyms(name: str) -> tuple[str, ...]:
@@ -136,13 +133,9 @@ def _synonyms(name: str) -> tuple[str, ...]:
 
 
 @cache
-def _classes_by_name(category: str) -> tuple[dict[tuple[str, ...], int], dict[str, int]]:
-    """Classes by all synonyms, and by those first synonyms that stand for one class."""
-    entire = {_synonyms(assigned.raw_name): assigned.label for assigned in assignment("ade20k", category).values()}
-    first: dict[str, set[int]] = {}
-    for synonyms, label in entire.items():
-        first.setdefault(synonyms[0], set()).add(label)
-    return entire, {name: next(iter(labels)) for name, labels in first.items() if len(labels) == 1}
+def _classes_by_name(category: str) -> dict[tuple[str, ...], int]:
+    """All synonyms of a name of 2016 → its class."""
+    return {_synonyms(assigned.raw_name): assigned.label for assigned in assignment("ade20k", category).values()}
 
 
 def find_scene(parts: Sequence[str]) -> int | None:
