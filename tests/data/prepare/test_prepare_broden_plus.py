@@ -300,6 +300,14 @@ def test_one_collection_is_enough(
         assert source.items(split)
 
 
+def test_the_folder_to_write_to_may_be_the_current_one(
+    owners: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, Path("."), "--pascal_context", owners["pascal_context"])[0] == 0
+    assert BrodenPlus(root=".").items("val")
+
+
 def test_pascal_without_parts(owners: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, tmp_path, "--pascal_context", owners["pascal_context"])[0] == 0
     (item,) = BrodenPlus(root=str(tmp_path)).items("val")
@@ -578,6 +586,9 @@ def test_wrong_use_is_told(owners: dict[str, Path], tmp_path: Path, capsys: pyte
     )
     line = f"{owners['dtd']}: holds the originals of dtd; give another folder to write to"
     assert told(capsys, owners["dtd"], "--dtd", owners["dtd"]) == line
+    images = owners["pascal_context"].parent / "VOC2010/JPEGImages"
+    line = f"{images}: holds the originals of pascal; give another folder to write to"
+    assert told(capsys, images, "--pascal_context", owners["pascal_context"]) == line
     line = "--dtd x: only for broden_plus, not for cityscapes; leave the option out"
     assert main(["prepare", "cityscapes", str(empty), "--dtd", "x"]) == 2
     assert capsys.readouterr().err == f"upernet: {line}\n"

@@ -193,7 +193,16 @@ class ADE20KFolder(OwnersFolder):
 
     subset: ClassVar[str] = "ade20k"
 
-    def __init__(self, given: str) -> None:
+    def __init__(self, given: str, scenes: Sequence[Path] = ()) -> None:
+        """Recognise the release.
+
+        Args:
+            given: What the user gave.
+            scenes: Folders in which the benchmark's list of scenes may lie, before those of ADE20K.
+
+        Raises:
+            UserError: If the folder holds no release, or two.
+        """
         above = user_folder(given)
         places = [p for p in (above, *(above / f"ADE20K_{release}" for release in RELEASES)) if p.is_dir()]
         found = [(place, release) for place in places if (release := _release(place))]
@@ -208,6 +217,12 @@ class ADE20KFolder(OwnersFolder):
             both = " and ".join(str(place) for place, _ in found)
             raise UserError(f"{above}: holds two releases; give one of {both}")
         self.folder, self.release = found[0]
+        near = self.folder.absolute().parent
+        self._scene_folders = (*scenes, self.folder, near, near / "ADEChallengeData2016")
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.folder]
 
     def find(self) -> Found:
         listed = self._scene_list()
@@ -228,14 +243,14 @@ class ADE20KFolder(OwnersFolder):
             lacking = [stem + ending for ending in needed if stem + ending not in beside]
             if lacking:
                 path = str(Path(file).with_name(lacking[0]))
-                problems.append(Problem(Lack.MISSING_LABELS, identity, path, "the image is not used"))
+                problems.append(Problem(Lack.MISSING_LABELS, identity, path, "the image is not used", index))
                 continue
             filed = [listed[stem]] if stem in listed else Path(file).parent.parts[self._depth :]
             try:
                 scene = find_scene(filed)
             except KeyError as name:
                 scene = None
-                problems.append(Problem(Lack.UNKNOWN_SCENE, identity, file, f"scene {name}"))
+                problems.append(Problem(Lack.UNKNOWN_SCENE, identity, file, f"scene {name}", index))
             has_parts = f"{stem}_parts_1.png" in beside
             named = self.release.startswith("2021")
             originals[index] = ADE20KImage(
@@ -245,7 +260,7 @@ class ADE20KFolder(OwnersFolder):
         for index in range(ADE20K_TRAIN + ADE20K_VAL):
             stem = official_stem(index)
             if index not in originals and f"{self.subset}/{stem}" not in found:
-                problems.append(Problem(Lack.MISSING, f"{self.subset}/{stem}", f"{stem}.jpg"))
+                problems.append(Problem(Lack.MISSING, f"{self.subset}/{stem}", f"{stem}.jpg", index=index))
         return Found([originals[index] for index in sorted(originals)], problems, self.release)
 
     @property
@@ -266,8 +281,7 @@ class ADE20KFolder(OwnersFolder):
 
     def _scene_list(self) -> dict[str, str]:
         """The scene of each image in the benchmark's list, if that lies in the folder or near it."""
-        above = self.folder.absolute().parent
-        for place in (self.folder, above, above / "ADEChallengeData2016"):
+        for place in self._scene_folders:
             for name in SCENE_LISTS:
                 if (place / name).is_file():
                     return read_scenes(read_lines(place / name))
