@@ -34,6 +34,7 @@ import upernet
 from upernet.cli import main
 from upernet.data import BrodenPlus
 from upernet.data.config import DataConfig
+from upernet.data.mixture import bind_sources
 from upernet.data.sets.broden_plus.targets import resize_labels
 from upernet.plain import from_plain
 from upernet.recipes import merge_recipes, read_recipe
@@ -533,6 +534,26 @@ def test_the_training_file_names_what_was_prepared(whole: Path, tmp_path: Path) 
     assert {n: (s.dataset.subsets, list(s.targets)) for n, s in data.sources.items()} == {
         "textures": (["dtd"], ["texture"])
     }  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("shipped", "file", "sources"),
+    [
+        ("broden_plus/upp_r50.yaml", "recipe.yaml", ["scene_parsing", "materials"]),
+        ("broden_plus/texture_stage.yaml", "recipe_texture.yaml", ["textures"]),
+    ],
+)
+def test_the_training_files_change_the_shipped_ones(shipped: str, file: str, sources: list[str], whole: Path) -> None:
+    values = stacked(Path(shipped), whole / file)
+    tasks = from_plain(dict[str, Task], values["tasks"], "tasks")
+    data = from_plain(DataConfig, values["data"], "data")
+    bound = bind_sources(data, tasks)
+    assert list(bound) == sources
+    assert {key for source in bound.values() for key in source.supervision} == set(tasks)
+    for source in bound.values():
+        assert source.config.dataset.root == str(whole)
+        assert source.items("train")
+        assert source.items("val")
 
 
 def test_tasks_that_cannot_be_learned_are_left_out(
