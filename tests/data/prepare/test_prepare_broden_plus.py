@@ -34,6 +34,7 @@ import upernet
 from upernet.cli import main
 from upernet.data import BrodenPlus
 from upernet.data.config import DataConfig
+from upernet.data.mixture import bind_sources
 from upernet.data.sets.broden_plus.targets import resize_labels
 from upernet.plain import from_plain
 from upernet.recipes import merge_recipes, read_recipe
@@ -300,6 +301,14 @@ def test_one_collection_is_enough(
         assert source.items(split)
 
 
+def test_the_folder_to_write_to_may_be_the_current_one(
+    owners: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, Path("."), "--pascal_context", owners["pascal_context"])[0] == 0
+    assert BrodenPlus(root=".").items("val")
+
+
 def test_pascal_without_parts(owners: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, tmp_path, "--pascal_context", owners["pascal_context"])[0] == 0
     (item,) = BrodenPlus(root=str(tmp_path)).items("val")
@@ -527,6 +536,26 @@ def test_the_training_file_names_what_was_prepared(whole: Path, tmp_path: Path) 
     }  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("shipped", "file", "sources"),
+    [
+        ("broden_plus/upp_r50.yaml", "recipe.yaml", ["scene_parsing", "materials"]),
+        ("broden_plus/texture_stage.yaml", "recipe_texture.yaml", ["textures"]),
+    ],
+)
+def test_the_training_files_change_the_shipped_ones(shipped: str, file: str, sources: list[str], whole: Path) -> None:
+    values = stacked(Path(shipped), whole / file)
+    tasks = from_plain(dict[str, Task], values["tasks"], "tasks")
+    data = from_plain(DataConfig, values["data"], "data")
+    bound = bind_sources(data, tasks)
+    assert list(bound) == sources
+    assert {key for source in bound.values() for key in source.supervision} == set(tasks)
+    for source in bound.values():
+        assert source.config.dataset.root == str(whole)
+        assert source.items("train")
+        assert source.items("val")
+
+
 def test_tasks_that_cannot_be_learned_are_left_out(
     owners: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -578,6 +607,9 @@ def test_wrong_use_is_told(owners: dict[str, Path], tmp_path: Path, capsys: pyte
     )
     line = f"{owners['dtd']}: holds the originals of dtd; give another folder to write to"
     assert told(capsys, owners["dtd"], "--dtd", owners["dtd"]) == line
+    images = owners["pascal_context"].parent / "VOC2010/JPEGImages"
+    line = f"{images}: holds the originals of pascal; give another folder to write to"
+    assert told(capsys, images, "--pascal_context", owners["pascal_context"]) == line
     line = "--dtd x: only for broden_plus, not for cityscapes; leave the option out"
     assert main(["prepare", "cityscapes", str(empty), "--dtd", "x"]) == 2
     assert capsys.readouterr().err == f"upernet: {line}\n"

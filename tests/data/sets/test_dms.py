@@ -16,8 +16,8 @@ from upernet.data.sets.dms import TAXONOMY
 from upernet.errors import UserError
 
 ADVICE = (
-    "get the picture from Open Images (info.json.gz names its address), or set partial: true to use the labels whose "
-    "pictures are there"
+    "get the picture from Open Images (info.json.gz names its address), or set faults: skip for the source, which "
+    "leaves such images out"
 )
 
 
@@ -81,17 +81,21 @@ def test_missing_pictures_are_told_with_their_number_and_what_to_do(tmp_path: Pa
 def test_the_labels_whose_pictures_are_there_can_be_used(tmp_path: Path) -> None:
     root = dms(tmp_path)
     (root / "images/train/2.jpg").unlink()
-    source = DMS(root=str(root), partial=True)
-    assert [item.id for item in source.items("train")] == ["1", "3", "4"]
-    (fault,) = source.faults("train")
-    assert (fault.kind, fault.file, fault.stops) == (Kind.MISSING_IMAGE, root / "images/train/2.jpg", False)
+    source = DMS(root=str(root))
+    items, faulty = source.listing("train").without_faults()
+    assert [item.id for item in items] == ["1", "3", "4"]
+    assert [(id_, fault.kind, fault.file) for id_, fault in faulty.items()] == [
+        ("2", Kind.MISSING_IMAGE, root / "images/train/2.jpg")
+    ]
+    assert list(source.faults("train")) == [*faulty.values()]
     assert len(source.items("validation")) == 2
 
 
 def test_no_picture_at_all_is_told_even_then(tmp_path: Path) -> None:
     root = dms(tmp_path, pictures=False)
-    for partial in (False, True):
-        line = told_by(lambda partial=partial: DMS(root=str(root), partial=partial).items("val"))  # type: ignore[misc]
+    source = DMS(root=str(root))
+    for call in (lambda: source.items("val"), lambda: source.listing("val").without_faults()):
+        line = told_by(call)  # type: ignore[arg-type]
         assert "2 of 2 images of split 'val' are missing; get the picture from Open Images" in line
 
 

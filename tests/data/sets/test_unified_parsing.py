@@ -74,17 +74,20 @@ def test_lists_may_lie_flat(folder: Path) -> None:
     assert [item.id for item in UnifiedParsing(root=str(folder)).items("train")] == expected
 
 
-def test_scenes_come_from_the_list_if_there_is_one(folder: Path) -> None:
-    listing = folder / "broden_dataset/ade20k/ADE20K_2016_07_26/sceneCategories.txt"
-    listing.write_text("ADE_train_00000001 abbey\nADE_train_00000002 misc\nADE_train_00000003 lost_place\n")
+@pytest.mark.parametrize(
+    "place", ["meta_file/ade20k/scene_categories.txt", "broden_dataset/ade20k/ADE20K_2016_07_26/sceneCategories.txt"]
+)
+def test_scenes_come_from_the_list_if_there_is_one(place: str, folder: Path) -> None:
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_text("ADE_train_00000001 abbey\nADE_train_00000002 misc\nADE_train_00000003 lost_place\n")
     source = UnifiedParsing(root=str(folder), subsets=["ade20k"])
     (fault,) = source.faults("train")
     image = (
         folder / "broden_dataset/ade20k/ADE20K_2016_07_26/images/training/a/arrival_gate/indoor/ADE_train_00000003.jpg"
     )
-    assert (fault.kind, fault.file) == (Kind.LABEL, image)
+    assert (fault.kind, fault.file, fault.stops) == (Kind.LABEL, image, False)
     assert fault.problem == "scene 'lost_place' of ade20k/ADE_train_00000003 is none of the 365 scenes"
-    first, second, third = source.list_split("train").items[:3]
+    first, second, third = source.items("train")[:3]
     assert source.annotations["scene"].labels[first.annotations["scene"]] == "church/outdoor"  # type: ignore[index]
     assert "scene" not in second.annotations
     assert "scene" not in third.annotations
@@ -97,12 +100,34 @@ def test_faults_are_told(folder: Path) -> None:
     mask.write_bytes(mask.read_bytes()[:90])
     source = UnifiedParsing(root=str(folder), subsets=["ade20k", "pascal"])
     first, second = source.faults("train")
-    assert (first.kind, first.problem) == (Kind.MISSING_IMAGE, f"pascal number 1 is not in {folder}")
+    assert (first.kind, first.file) == (Kind.MISSING_IMAGE, data / "pascal/VOC2010/JPEGImages/2008_000002.jpg")
+    assert first.problem == "missing: pascal number 1 of broden_ade20k_pascal_train.json cannot be used"
     assert (second.kind, second.file) == (Kind.UNREADABLE, mask)
     listing = folder / "meta_file/joint_dataset/broden_os_val.json"
     listing.write_text('{"dataset": "os"}\n')
     told = told_by(lambda: UnifiedParsing(root=str(folder)).items("val"))
     assert told == f"{listing}: line 1 is no record (KeyError: 'height')"
+
+
+def test_images_that_are_not_there_can_be_left_out(folder: Path) -> None:
+    """A missing image, one without its label map, and a number that no collection has."""
+    data = folder / "broden_dataset"
+    (data / "pascal/VOC2010/JPEGImages/2008_000002.jpg").unlink()
+    lost = data / "ade20k/ADE20K_2016_07_26/images/training/m/misc/ADE_train_00000004_seg.png"
+    lost.unlink()
+    listing = folder / "meta_file/joint_dataset/broden_ade20k_pascal_train.json"
+    record = json.dumps({"dataset": "pascal", "file_index": 99999, "height": 24, "width": 32})
+    listing.write_text(f"{listing.read_text()}{record}\n")
+    source = UnifiedParsing(root=str(folder), subsets=["ade20k", "pascal"])
+    told = told_by(lambda: source.items("train"))
+    assert told == (
+        f"{lost}: missing annotation: ade20k number 3 of {listing.name} cannot be used; "
+        "3 of 8 images of split 'train' are missing"
+    )
+    items, faulty = source.listing("train").without_faults()
+    ids = [item.id.split("/")[1] for item in items]
+    assert ids == [*(f"ADE_train_0000000{n}" for n in (1, 2, 3)), "2008_000001", "2008_000003"]
+    assert list(faulty) == ["ade20k/ADE_train_00000004", "pascal/2008_000002", "pascal/#99999"]
 
 
 def test_wrong_folders_are_told(folder: Path) -> None:

@@ -149,7 +149,7 @@ class BrodenPlusFolder(Preparation):
         self.root = Path(os.path.expanduser(os.path.expandvars(root)))
         owners = find_owners(folders)
         for name, folder in owners.items():
-            if self.root.resolve() == Path(getattr(folder, "folder", ".")).resolve():
+            if self.root.resolve() in (place.resolve() for place in folder.folders):
                 raise UserError(f"{self.root}: holds the originals of {name}; give another folder to write to")
         self.found: dict[str, Found] = {name: folder.find() for name, folder in owners.items()}
         for name, found in self.found.items():

@@ -43,8 +43,8 @@ UNPREDICTED = ("Fiberglass wool", "Liquid, non-water", "Pearl", "Soap", "Sponge"
 MATERIALS = tuple(name for name in TAXONOMY if name not in NO_MATERIAL)
 DMS46 = tuple(name for name in MATERIALS if name not in UNPREDICTED)
 ADVICE = (
-    "get the picture from Open Images (info.json.gz names its address), or set partial: true to use the labels whose "
-    "pictures are there"
+    "get the picture from Open Images (info.json.gz names its address), or set faults: skip for the source, which "
+    "leaves such images out"
 )
 
 
@@ -63,15 +63,13 @@ class DMS(FolderSource):
     * Licence: labels CC BY-NC 4.0; each picture has a licence of its own.
     * Get it: `dms_v1_labels.zip` (0.6 GB) from https://github.com/apple/ml-dms-dataset. The pictures are part of Open
       Images and must be fetched one by one, reduced to the size of their labels and put into `images/`; the scripts
-      of that repository do this. For pictures that can no longer be had, `partial: true` uses the other labels.
+      of that repository do this. Where pictures can no longer be had, `faults: skip` leaves their labels out.
     * Traps: a picture may have been turned since it was labelled, or hold an orientation that its label map does not
       follow. If its size then differs from the label map's, it is told as a fault; a half turn is not noticed.
     """
 
     taxonomy: Literal["dms46", "all"] = "dms46"
     """The labels: the 46 materials of the benchmark, or all 52."""
-    partial: bool = False
-    """Use the labels whose pictures are there, and leave out the others."""
 
     title: ClassVar[str] = "DMS"
     classes: ClassVar[Mapping[str, str]] = {name: TAXONOMY[name] for name in DMS46}
@@ -92,17 +90,8 @@ class DMS(FolderSource):
         masks = self.find(f"labels/{name}", ".png")
         items = [Item(mask.stem, images / f"{mask.stem}.jpg", {"material": mask}) for mask in masks]
         listing = self.examine(split, items)
-        missing = {fault.file for fault in listing.faults if fault.kind is Kind.MISSING_IMAGE}
-        if not missing:
-            return listing
-        if self.partial and len(missing) < len(items):
-            items = [item for item in items if item.image not in missing]
-        stops = len(items) == len(listing.items)
-        faults = [
-            replace(fault, valid=ADVICE, stops=stops) if fault.kind is Kind.MISSING_IMAGE else fault
-            for fault in listing.faults
-        ]
-        return Listing(split, items, faults)
+        faults = [replace(f, valid=ADVICE) if f.kind is Kind.MISSING_IMAGE else f for f in listing.faults]
+        return replace(listing, faults=faults)
 
     def read_mask(self, path: Path, annotation: str) -> np.ndarray:
         values = read_mask(path)

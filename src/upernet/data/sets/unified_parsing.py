@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,8 @@ class UnifiedParsing(UnifiedSource):
 
     The record lists name a collection and a number in it; the labels are decoded from the collection's own files, as
     the authors' loader does. Annotations, splits and labels are those of `BrodenPlus`. The classes are those of the
-    package: the authors' tables in the folder hold the same.
+    package: the authors' tables in the folder hold the same. Scenes come from `meta_file/ade20k/scene_categories.txt`,
+    or without that file from the names of ADE20K's folders.
 
     * Layout: `meta_file/**/*.json` with the record lists, and `broden_dataset/` with
       `ade20k/ADE20K_2016_07_26`, `pascal/{VOC2010,context,part}`, `opensurfaces` and `dtd/dtd-r1.0.1`.
@@ -71,23 +72,29 @@ class UnifiedParsing(UnifiedSource):
         there = list(dict.fromkeys(subset for subset, _, _, _ in records))
         chosen = self.chosen_subsets(there, "add its record list and its folder")
         items: list[Item] = []
+        lost: list[Item] = []
         faults: list[Fault] = []
         for subset in chosen:
-            owners, problems = self._originals(folder, subset)
-            for name, index, size, listing in records:
+            owner = _OWNERS[subset](folder)
+            found = owner.find()
+            originals = {original.index: original for original in found.originals}
+            problems = {problem.index: problem for problem in found.problems if problem.index is not None}
+            for name, index, size, path in records:
                 if name != subset:
                     continue
-                original = owners.get(index)
+                original, problem = originals.get(index), problems.get(index)
                 if original is None:
-                    faults.append(Fault(Kind.MISSING_IMAGE, listing, f"{subset} number {index} is not in {folder}"))
+                    lost.append(_lost_item(owner, index, problem))
+                    text = f"{problem.kind}: " if problem else ""
+                    text += f"{subset} number {index} of {path.name} cannot be used"
+                    faults.append(Fault(Kind.MISSING_IMAGE, lost[-1].image, text))
                     continue
-                problem = problems.get(original.id)
                 if problem is not None and problem.kind is Lack.UNKNOWN_SCENE:
                     text = f"{problem.text} of {original.id} is none of the 365 scenes"
-                    faults.append(Fault(Kind.LABEL, original.image, text))
+                    faults.append(Fault(Kind.LABEL, original.image, text, "the image has no scene", stops=False))
                 items.append(_item(original, size))
-        listing_of_items = self.examine(split, items)
-        return replace(listing_of_items, faults=[*listing_of_items.faults, *faults])
+        listing = self.examine(split, items)
+        return Listing(split, [*items, *lost], [*faults, *listing.faults])
 
     def read(self, item: Item) -> tuple[Photograph | np.ndarray, dict[str, Any]]:
         original = getattr(item, "original", None)
@@ -124,25 +131,28 @@ class UnifiedParsing(UnifiedSource):
         if not found:
             raise UserError(f"{folder / PLACES[0]}: none of {', '.join(RECORDS[split])} in it; {self.expectation}")
 
-    def _originals(self, folder: Path, subset: str) -> tuple[dict[int, Original], dict[str, Problem]]:
-        """The images of a subset by number, and their problems by id."""
-        found = _OWNERS[subset](folder / "broden_dataset").find()
-        return {o.index: o for o in found.originals}, {p.id: p for p in found.problems}
-
 
 def _pascal(folder: Path) -> OwnersFolder:
-    place = folder / "pascal"
+    place = folder / "broden_dataset/pascal"
     part = place / "part"
     return PascalFolders(str(place / "context"), str(part) if part.is_dir() else None, str(place))
 
 
 _OWNERS: dict[str, Callable[[Path], OwnersFolder]] = {
-    "ade20k": lambda folder: ADE20KFolder(str(folder / "ade20k")),
+    "ade20k": lambda folder: ADE20KFolder(
+        str(folder / "broden_dataset/ade20k"), scenes=[folder / "meta_file/ade20k", folder / "meta_file"]
+    ),
     "pascal": _pascal,
-    "opensurfaces": lambda folder: OpenSurfacesFolder(str(folder / "opensurfaces")),
-    "dtd": lambda folder: DTDFolder(str(folder / "dtd")),
+    "opensurfaces": lambda folder: OpenSurfacesFolder(str(folder / "broden_dataset/opensurfaces")),
+    "dtd": lambda folder: DTDFolder(str(folder / "broden_dataset/dtd")),
 }
-"""Subset → what lists its folder below `broden_dataset`."""
+"""Subset → what lists its originals in the authors' folder."""
+
+
+def _lost_item(owner: OwnersFolder, index: int, problem: Problem | None) -> Item:
+    """An image of a record list that cannot be used. Its path is that of the file at fault, as far as that is known."""
+    identity, file = (problem.id, problem.file) if problem else (f"{owner.subset}/#{index}", "")
+    return Item(identity, owner.folders[0] / (file or f"#{index}"))
 
 
 def _item(original: Original, size: tuple[int, int]) -> OriginalItem:

@@ -122,13 +122,10 @@ def _by_name(raw: np.ndarray, names: dict[int, str], category: str) -> np.ndarra
 def class_of_name(name: str, category: str) -> int | None:
     """The class of an object or part by its name in ADE20K, synonyms divided by commas; None if it has none.
 
-    A name is found if all its synonyms agree with those of 2016, or else if its first synonym is the first of classes
-    of 2016 that all became the same class. `bag` alone is the first of three different ones, and stays unmapped unless
-    it agrees entirely.
+    All synonyms must agree with those of 2016. The first one alone does not tell: `basket, handbasket` became a class,
+    but `basket, basketball hoop, hoop` did not.
     """
-    synonyms = _synonyms(name)
-    entire, first = _classes_by_name(category)
-    return entire.get(synonyms, first.get(synonyms[0]) if synonyms else None)
+    return _classes_by_name(category).get(_synonyms(name))
 
 
 def _synonyms(name: str) -> tuple[str, ...]:
@@ -136,13 +133,9 @@ def _synonyms(name: str) -> tuple[str, ...]:
 
 
 @cache
-def _classes_by_name(category: str) -> tuple[dict[tuple[str, ...], int], dict[str, int]]:
-    """Classes by all synonyms, and by those first synonyms that stand for one class."""
-    entire = {_synonyms(assigned.raw_name): assigned.label for assigned in assignment("ade20k", category).values()}
-    first: dict[str, set[int]] = {}
-    for synonyms, label in entire.items():
-        first.setdefault(synonyms[0], set()).add(label)
-    return entire, {name: next(iter(labels)) for name, labels in first.items() if len(labels) == 1}
+def _classes_by_name(category: str) -> dict[tuple[str, ...], int]:
+    """All synonyms of a name of 2016 → its class."""
+    return {_synonyms(assigned.raw_name): assigned.label for assigned in assignment("ade20k", category).values()}
 
 
 def find_scene(parts: Sequence[str]) -> int | None:
@@ -200,7 +193,16 @@ class ADE20KFolder(OwnersFolder):
 
     subset: ClassVar[str] = "ade20k"
 
-    def __init__(self, given: str) -> None:
+    def __init__(self, given: str, scenes: Sequence[Path] = ()) -> None:
+        """Recognise the release.
+
+        Args:
+            given: What the user gave.
+            scenes: Folders in which the benchmark's list of scenes may lie, before those of ADE20K.
+
+        Raises:
+            UserError: If the folder holds no release, or two.
+        """
         above = user_folder(given)
         places = [p for p in (above, *(above / f"ADE20K_{release}" for release in RELEASES)) if p.is_dir()]
         found = [(place, release) for place in places if (release := _release(place))]
@@ -215,6 +217,12 @@ class ADE20KFolder(OwnersFolder):
             both = " and ".join(str(place) for place, _ in found)
             raise UserError(f"{above}: holds two releases; give one of {both}")
         self.folder, self.release = found[0]
+        near = self.folder.absolute().parent
+        self._scene_folders = (*scenes, self.folder, near, near / "ADEChallengeData2016")
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.folder]
 
     def find(self) -> Found:
         listed = self._scene_list()
@@ -235,14 +243,14 @@ class ADE20KFolder(OwnersFolder):
             lacking = [stem + ending for ending in needed if stem + ending not in beside]
             if lacking:
                 path = str(Path(file).with_name(lacking[0]))
-                problems.append(Problem(Lack.MISSING_LABELS, identity, path, "the image is not used"))
+                problems.append(Problem(Lack.MISSING_LABELS, identity, path, "the image is not used", index))
                 continue
             filed = [listed[stem]] if stem in listed else Path(file).parent.parts[self._depth :]
             try:
                 scene = find_scene(filed)
             except KeyError as name:
                 scene = None
-                problems.append(Problem(Lack.UNKNOWN_SCENE, identity, file, f"scene {name}"))
+                problems.append(Problem(Lack.UNKNOWN_SCENE, identity, file, f"scene {name}", index))
             has_parts = f"{stem}_parts_1.png" in beside
             named = self.release.startswith("2021")
             originals[index] = ADE20KImage(
@@ -252,7 +260,7 @@ class ADE20KFolder(OwnersFolder):
         for index in range(ADE20K_TRAIN + ADE20K_VAL):
             stem = official_stem(index)
             if index not in originals and f"{self.subset}/{stem}" not in found:
-                problems.append(Problem(Lack.MISSING, f"{self.subset}/{stem}", f"{stem}.jpg"))
+                problems.append(Problem(Lack.MISSING, f"{self.subset}/{stem}", f"{stem}.jpg", index=index))
         return Found([originals[index] for index in sorted(originals)], problems, self.release)
 
     @property
@@ -273,8 +281,7 @@ class ADE20KFolder(OwnersFolder):
 
     def _scene_list(self) -> dict[str, str]:
         """The scene of each image in the benchmark's list, if that lies in the folder or near it."""
-        above = self.folder.absolute().parent
-        for place in (self.folder, above, above / "ADEChallengeData2016"):
+        for place in self._scene_folders:
             for name in SCENE_LISTS:
                 if (place / name).is_file():
                     return read_scenes(read_lines(place / name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from upernet.data.search import read_lines
@@ -42,6 +43,10 @@ class DTDFolder(OwnersFolder):
                     "dtd-r1.0.1.tar.gz"
                 )
 
+    @property
+    def folders(self) -> list[Path]:
+        return [self.folder]
+
     def find(self) -> Found:
         listing = self.folder / LISTING
         if not listing.is_file():
@@ -58,9 +63,10 @@ class DTDFolder(OwnersFolder):
             identity = f"{self.subset}/{name.removesuffix('.jpg')}"
             path = f"images/{name}"
             if folder not in textures:
-                problems.append(Problem(Lack.UNEXPECTED, identity, path, f"{folder!r} is none of the 47 textures"))
+                text = f"{folder!r} is none of the 47 textures"
+                problems.append(Problem(Lack.UNEXPECTED, identity, path, text, index))
             elif file not in files.get(folder, ()):
-                problems.append(Problem(Lack.MISSING, identity, path))
+                problems.append(Problem(Lack.MISSING, identity, path, index=index))
             else:
                 split = official_texture_split(name)
                 originals.append(DTDImage(identity, split, index, self.folder, path, texture=textures[folder]))
@@ -69,5 +75,5 @@ class DTDFolder(OwnersFolder):
             identity = f"{self.subset}/{name.removesuffix('.jpg')}"
             problems.append(Problem(Lack.UNEXPECTED, identity, f"images/{name}", f"not in {LISTING}"))
         for index in range(len(listed), sum(OFFICIAL[self.subset].images)):
-            problems.append(Problem(Lack.MISSING, f"{self.subset}/#{index}"))
+            problems.append(Problem(Lack.MISSING, f"{self.subset}/#{index}", index=index))
         return Found(originals, problems)

@@ -72,6 +72,10 @@ class OpenSurfacesFolder(OwnersFolder):
         if (self.folder / COLOURS).is_file():
             _check_colours(self.folder / COLOURS)
 
+    @property
+    def folders(self) -> list[Path]:
+        return [self.folder]
+
     def find(self) -> Found:
         photos, labels = file_names(self.folder / "photos"), file_names(self.folder / "photos-labels")
         originals: list[Original] = []
@@ -81,11 +85,11 @@ class OpenSurfacesFolder(OwnersFolder):
             identity, split = f"{self.subset}/{number}", official_split(self.subset, index)
             file, mask = f"photos/{number}.jpg", f"photos-labels/{number}.png"
             if split is None:
-                problems.append(Problem(Lack.SKIPPED, identity, file, "not in the official lists"))
+                problems.append(Problem(Lack.SKIPPED, identity, file, "not in the official lists", index))
             elif f"{number}.jpg" not in photos:
-                problems.append(Problem(Lack.MISSING, identity, file))
+                problems.append(Problem(Lack.MISSING, identity, file, index=index))
             elif f"{number}.png" not in labels:
-                problems.append(Problem(Lack.MISSING_LABELS, identity, mask, "the image is not used"))
+                problems.append(Problem(Lack.MISSING_LABELS, identity, mask, "the image is not used", index))
             else:
                 originals.append(OpenSurfacesImage(identity, split, index, self.folder, file))
         listed = {f"{number}.jpg" for number in numbers}
@@ -94,7 +98,7 @@ class OpenSurfacesFolder(OwnersFolder):
             problems.append(Problem(Lack.UNEXPECTED, f"{self.subset}/{stem}", f"photos/{name}", "not in photos.csv"))
         for index in range(len(numbers), LAST + 1):
             if official_split(self.subset, index):
-                problems.append(Problem(Lack.MISSING, f"{self.subset}/#{index}"))
+                problems.append(Problem(Lack.MISSING, f"{self.subset}/#{index}", index=index))
         notes = []
         if len(numbers) <= LAST:
             notes.append(f"photos.csv has {len(numbers):,} rows; the official lists go up to row {LAST:,}")

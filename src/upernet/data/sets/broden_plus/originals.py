@@ -106,15 +106,17 @@ class Problem:
         id: The image.
         file: The file at fault, where it is or should be; empty if its name is not known.
         text: What is wrong, if the kind does not say it.
+        index: The image's position in the official numbering; None if it has none.
     """
 
     kind: Lack
     id: str
     file: str = ""
     text: str = ""
+    index: int | None = None
 
     def plain(self) -> dict[str, str]:
-        """Its fields that are not empty, as plain values."""
+        """What the report says of it: its fields that are not empty, but for the position."""
         fields = {"kind": self.kind.value, "id": self.id, "file": self.file, "problem": self.text}
         return {name: value for name, value in fields.items() if value}
 
@@ -140,6 +142,11 @@ class OwnersFolder(ABC):
     """A folder as an owner distributes it."""
 
     subset: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def folders(self) -> list[Path]:
+        """The folders that hold the originals; the first is that of the images."""
 
     @abstractmethod
     def find(self) -> Found:

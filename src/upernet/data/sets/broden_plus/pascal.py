@@ -164,8 +164,12 @@ class PascalFolders(OwnersFolder):
             raise UserError(f"{self.part}: no *.mat; expected the folder of Pascal-Part, with Annotations_Part/*.mat")
         self.images = _find_images(voc2010, [p for p in (self.context, self.part) if p is not None])
 
+    @property
+    def folders(self) -> list[Path]:
+        return [folder for folder in (self.images, self.context, self.part) if folder is not None]
+
     def find(self) -> Found:
-        files = {folder: file_names(folder) for folder in (self.context, self.images, self.part) if folder is not None}
+        files = {folder: file_names(folder) for folder in self.folders}
         maps = {name.removesuffix(".mat") for name in files[self.context] if name.endswith(".mat")}
         parts = {n.removesuffix(".mat") for n in files.get(self.part, ()) if n.endswith(".mat")} if self.part else set()
         names, notes = self._numbering(maps | parts)
@@ -175,12 +179,12 @@ class PascalFolders(OwnersFolder):
             identity, split = f"{self.subset}/{name}", official_split(self.subset, index)
             image = f"{name}.jpg"
             if split is None:
-                problems.append(Problem(Lack.UNEXPECTED, identity, image, "beyond the official numbering"))
+                problems.append(Problem(Lack.UNEXPECTED, identity, image, "beyond the official numbering", index))
             elif image not in files[self.images]:
-                problems.append(Problem(Lack.MISSING, identity, str(self.images / image)))
+                problems.append(Problem(Lack.MISSING, identity, str(self.images / image), index=index))
             elif name not in maps:
                 path = str(self.context / f"{name}.mat")
-                problems.append(Problem(Lack.MISSING_LABELS, identity, path, "the image is not used"))
+                problems.append(Problem(Lack.MISSING_LABELS, identity, path, "the image is not used", index))
             else:
                 if self.part is not None and name not in parts:
                     path = str(self.part / f"{name}.mat")
@@ -200,7 +204,7 @@ class PascalFolders(OwnersFolder):
         for name in sorted((maps | parts) - set(names)):
             problems.append(Problem(Lack.UNEXPECTED, f"{self.subset}/{name}", f"{name}.mat", "not in VOC 2010"))
         for index in range(len(names), sum(OFFICIAL[self.subset].images)):
-            problems.append(Problem(Lack.MISSING, f"{self.subset}/#{index}"))
+            problems.append(Problem(Lack.MISSING, f"{self.subset}/#{index}", index=index))
         return Found(originals, problems, notes=notes)
 
     def _numbering(self, annotated: set[str]) -> tuple[Sequence[str], list[str]]:
