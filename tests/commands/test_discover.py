@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -281,6 +282,23 @@ def test_files_of_another_program_are_not_replaced(tmp_path: Path, capsys: pytes
         f"upernet: --out {tmp_path / 'out'}: holds a file index.html that another "
     )
     assert content(tmp_path / "out") == {"index.html": b"mine"}
+
+
+def test_work_of_which_a_part_was_deleted_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is killed while it deletes finished work leaves some of it."""
+    words = ["--model", "none", "--workers", "1", "--out"]
+    two, five = (write_config(tmp_path / f"{count}.yaml", count=count) for count in (2, 5))
+    assert discover("--config", five, *words, tmp_path / "expected") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", delete_settings)
+        assert discover("--config", two, *words, tmp_path / "out") == 0
+    assert len([path for path in content(tmp_path / "out") if "chunk-" in path]) == 1
+    assert discover("--config", five, *words, tmp_path / "out") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "expected")
+
+
+def delete_settings(folder: Path, ignore_errors: bool) -> None:
+    (folder / "settings.json").unlink(missing_ok=ignore_errors)
 
 
 def test_a_later_call_replaces_all_results(tmp_path: Path) -> None:

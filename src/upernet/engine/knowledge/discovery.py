@@ -303,5 +303,12 @@ def count(survey: Survey, thresholds: Thresholds, replicates: int, page_mb: floa
 
 
 def clear(survey: Survey) -> None:
-    """Delete the folder of unfinished work."""
-    shutil.rmtree(survey.folder, ignore_errors=True)
+    """Delete the folder of unfinished work.
+
+    It loses its name at once: were this process killed while it deletes files, what is left would be taken for the work
+    of the next call, whatever its settings.
+    """
+    finished = survey.folder.with_name(f"{UNFINISHED}-finished")
+    shutil.rmtree(finished, ignore_errors=True)
+    survey.folder.rename(finished)
+    shutil.rmtree(finished, ignore_errors=True)
