@@ -47,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_line(f"upernet: {where}{error.strerror or error}", sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
+        missing = (error.name or "").split(".")[0]
+        if missing not in EXTRAS:
             raise
+        extra = "discover" if words[0] == "discover" else EXTRAS[missing]
         print_line(f"upernet: {words[0]} needs {error.name}; pip install 'upernet[{extra}]'", sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 from drawn import CLASSES, PARTS, VOCABULARY, at_random, seen, tasks
+from fake_data import image_mask_folder
 from PIL import Image
 from processes import by_srun, by_torchrun, in_two_processes, running
 
@@ -247,6 +249,71 @@ def test_an_image_that_cannot_be_read_is_told_and_skipped(
     assert found == expected
 
 
+def test_an_image_that_a_source_leaves_out_is_told_and_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its label map is missing, and the source has `faults: skip`; without that, the call ends."""
+    image_mask_folder(tmp_path / "rooms", ["wall"], counts={"val": 2})
+    missing = sorted((tmp_path / "rooms").rglob("*.png"))[-1]
+    missing.unlink()
+    own = {"root": str(tmp_path / "rooms"), "labels": ["wall"]}
+    dataset = {"class_path": "upernet.data.ImageMaskFolder", "init_args": own}
+    source = {"dataset": dataset, "targets": {"object": {}}, "faults": "skip"}
+    tasks = {"object": {"class_path": "upernet.tasks.Object", "init_args": {"labels": ["wall"]}}}
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({"tasks": tasks, "data": {"sources": {"rooms": source}}}))
+    words = ["--config", config, "--model", "none", "--workers", "1", "--out", tmp_path / "out"]
+    assert discover(*words) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith(f"source 'rooms': {missing.stem} is left out: {missing}: no such file")
+    assert err.count("\n") == 1
+    assert "1 image (1 skipped)" in out
+    assert json.loads((tmp_path / "out" / "knowledge.json").read_text())["skipped"] == 1
+    config.write_text(config.read_text().replace("faults: skip", "faults: stop"))
+    assert discover(*words) == 2
+
+
+def test_files_of_another_program_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config", write_config(tmp_path / "c.yaml", count=2), "--model", "none", "--workers", "1", "--out"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("mine")
+    assert discover(*words, tmp_path / "out") == 2
+    assert capsys.readouterr().err.startswith(
+        f"upernet: --out {tmp_path / 'out'}: holds a file index.html that another "
+    )
+    assert content(tmp_path / "out") == {"index.html": b"mine"}
+
+
+def test_work_of_which_a_part_was_deleted_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is killed while it deletes finished work leaves some of it."""
+    words = ["--model", "none", "--workers", "1", "--out"]
+    two, five = (write_config(tmp_path / f"{count}.yaml", count=count) for count in (2, 5))
+    assert discover("--config", five, *words, tmp_path / "expected") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", delete_settings)
+        assert discover("--config", two, *words, tmp_path / "out") == 0
+    assert len([path for path in content(tmp_path / "out") if "chunk-" in path]) == 1
+    assert discover("--config", five, *words, tmp_path / "out") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "expected")
+
+
+def delete_settings(folder: Path, ignore_errors: bool) -> None:
+    (folder / "settings.json").unlink(missing_ok=ignore_errors)
+
+
+def test_a_later_call_replaces_all_results(tmp_path: Path) -> None:
+    """Also the figure, if there is none any more, and what a killed process left; other files stay."""
+    out = tmp_path / "out"
+    words = ["--model", "none", "--workers", "1", "--out", out, "--config"]
+    assert discover(*words, write_config(tmp_path / "c.yaml", count=2, unknown=0)) == 0
+    assert sorted(content(out)) == sorted([*RESULTS, *PAGES])
+    (out / ".upernet-999999999-00.tmp").write_bytes(b"half")
+    (out / "notes.txt").write_text("mine")
+    nothing_known = write_config(tmp_path / "d.yaml", count=1, unknown=1)
+    assert discover(*words, nothing_known) == 0
+    assert sorted(content(out)) == sorted([*RESULTS, "index.html", "notes.txt"])
+
+
 def test_a_folder_without_images_is_told(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     words = [tmp_path / "empty", "--model", place / "model", "--device", "cpu", "--out", tmp_path / "out"]
@@ -276,6 +343,9 @@ def test_images_that_are_all_damaged_give_empty_tables(
         (["--config", "CONFIG", "--model", "none", "--ignore", "metall"], "--ignore metall: no task has this class; "),
         (["--config", "BARE", "--model", "none"], "--model none needs the tasks of a training file; add tasks"),
         (["a.png", "--out", __file__], f"--out {__file__} is a file; valid: a folder, such as knowledge"),
+        (["a.png", "--split", "train"], "--split train needs the sources of a training file; add --config mine.yaml"),
+        (["a.png", "--sources", "town"], "--sources town needs the sources of a training file; add --config"),
+        (["a.png", "--model", "[encoder.pth,decoder.pth]"], "encoder.pth: no such model; "),
         (["a.png", "--min_area", "2"], "--min_area: 2.0 is not from 0 to 1; for example 0.001"),
         (["a.png", "--top", "0"], "--top: 0 is not at least 1; for example 3"),
         (["a.png", "--chunk", "0"], "--chunk: 0 is not at least 1; for example 32"),
@@ -294,7 +364,7 @@ def test_wrong_options_are_told(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("package", ["plotly", "pyarrow"])
+@pytest.mark.parametrize("package", ["plotly", "pyarrow", "scipy"])
 def test_a_missing_package_is_told_before_any_work(
     package: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

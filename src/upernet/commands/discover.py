@@ -21,7 +21,7 @@ MOST_WORKERS = 8
 
 def discover(
     inputs: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
-    model: str | dict = "upp-mini",
+    model: list[str] | str | dict = "upp-mini",
     out: Path = Path("knowledge"),
     data: DataConfig | None = None,
     tasks: dict[str, Task] | None = None,
@@ -54,8 +54,8 @@ def discover(
     Args:
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'. They have no
             annotations.
-        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address; none to use
-            annotations alone.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files as
+            [encoder.pth,decoder.pth], or an address; none to use annotations alone.
         out: Folder for the results.
         data: Sources of annotated images and the meaning of their labels, as in a training file; settings for training
             are not used.
@@ -104,22 +104,26 @@ def discover(
         *(("--workers", workers, 0, 4), ("--threads", threads, 1, 1), ("--page_mb", page_mb, 1, 30)),
     ):
         check(option, value, least, example=example)
-    if not isinstance(model, str):
+    if isinstance(model, dict) or not model:
         raise UserError(
             "model: the file describes a network without weights; name a model, for example --model runs/mine/model, "
             "or --model none to use annotations alone"
         )
-    name = "" if model == "none" else model
+    files = (model,) if isinstance(model, str) else tuple(model)
+    files = () if files == ("none",) else files
+    if data is None and (sources or split):
+        option = f"--sources {' '.join(sources)}" if sources else f"--split {split}"
+        raise UserError(f"{option} needs the sources of a training file; add --config mine.yaml, or leave it out")
     if not inputs and (data is None or not data.sources):
         raise UserError("discover: needs images: files, folders or globs, or --config mine.yaml with sources")
-    if inputs and not name:
+    if inputs and not files:
         raise UserError(f"--model none: {inputs[0]} has no annotations; name a model, or leave the images out")
-    if not name and not tasks:
+    if not files and not tasks:
         raise UserError("--model none needs the tasks of a training file; add tasks to the file of --config")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; valid: a folder, such as knowledge")
-    for package in ("plotly", "pyarrow"):
+    for package in ("plotly", "pyarrow", "scipy"):
         import_module(package)  # before any work
     from rich.console import Console
 
@@ -136,18 +140,18 @@ def discover(
     chosen = None if data is None or not data.sources else _annotated(data.measured(sources, split))
     with join(device) as (rank, world, where):
         found = None
-        if name:
-            network, tasks, inference = load_model(name, trust, mirror)
+        if files:
+            network, tasks, inference = load_model(files, trust, mirror)
             found = Model(network.to(where), as_predicted(inference), where)
         if found is not None and where.type == "cuda":
             if workers > 1:
                 raise UserError(f"--workers {workers}: a GPU is used by one process; leave the option out")
             workers = 1
-        files, errors = find_images(inputs)
+        images, errors = find_images(inputs)
         for error in errors if rank == 0 else ():
             print_line(str(error), sys.stderr)
         bound = {} if chosen is None else bind_sources(chosen, tasks or {})
-        photos = name_photos(list(files), bound)
+        photos = name_photos(list(images), bound)
         vocabulary = Vocabulary.of(tasks or {}, ignore)
         if not photos:
             return 1
@@ -160,7 +164,7 @@ def discover(
             tasks=tasks or {},
             vocabulary=vocabulary,
             sources=bound,
-            model=name,
+            model=files,
             trust=tuple(trust),
             mirror=mirror,
             out=out,

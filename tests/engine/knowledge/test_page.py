@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -436,6 +436,64 @@ def test_odd_names_are_shown_as_they_are_and_every_view_opens(tmp_path: Path, br
     assert told["steps"]["wrong"] == [] and told["steps"]["count"] >= len(ODD_NAMES)
     assert told["steps"]["views"] == list(views.values())
     assert "caught" not in told["steps"]["title"]
+
+
+def test_other_tasks_and_parts_of_objects_with_a_stroke_have_their_pages(tmp_path: Path, browser: str) -> None:
+    more = (
+        replace(SMALL.concepts[2], id=8, name="car/toy"),
+        replace(SMALL.concepts[4], id=9, name="car/toy/wheel"),
+        replace(SMALL.concepts[5], id=10, task="my state/1", name="dirty"),
+        replace(SMALL.concepts[0], id=11, task="weather", name="rain"),
+    )
+    written(tmp_path, replace(SMALL, concepts=(*SMALL.concepts, *more)))
+    steps = """
+      const visit = async (link) => { location.hash = link; await wait(30); return one("main").innerText; };
+      const overview = await visit("overview");
+      const found = all("main a").filter((a) => ["dirty", "rain"].includes(a.innerText));
+      const links = found.map((a) => a.getAttribute("href"));
+      const pages = [];
+      for (const link of links) pages.push(await visit(link));
+      const index = await visit(all("main a")[0].getAttribute("href"));
+      await visit("part/car%2Ftoy%2Fwheel");
+      return { overview, pages, index, object: one(".eyebrow").innerText };
+    """
+    told = look(browser, tmp_path / "page.html", "", steps)["steps"]
+    dirty, rain = told["pages"]
+    assert "of all pixels with an answer" in dirty
+    assert "of all images with an answer" in rain
+    assert "rain" in told["index"]
+    assert told["object"] == "Parts of car/toy"
+
+
+def test_what_stands_out_goes_together_more_often_than_by_chance(tmp_path: Path, browser: str) -> None:
+    relations = [relation("scene-object", 0, 2, 0.8, lift=1.6), relation("scene-object", 1, 3, 0.9, lift=1.05)]
+    relations.append(relation("object-material", 2, 5, 0.7, lift=0.7))
+    written(tmp_path, replace(SMALL, relations=tuple(relations)))
+    (pairs,) = look(browser, tmp_path / "page.html", "", 'return all(".pairs").map((list) => list.innerText)')["steps"]
+    assert "street" in pairs and "garage" not in pairs
+
+
+def test_examples_are_read_one_after_the_other_and_twice_at_most(tmp_path: Path) -> None:
+    """Once for their names and once for their pictures: each is a file."""
+    reads: Counter[tuple[int, int]] = Counter()
+
+    class Counted(list[Example]):
+        def __getitem__(self, rank: Any) -> Any:
+            reads[self.concept, rank] += 1
+            return super().__getitem__(rank)
+
+        def __iter__(self) -> Iterator[Example]:
+            return (self[rank] for rank in range(len(self)))
+
+        concept = 0
+
+    examples = {concept: Counted(own) for concept, own in examples_of(SMALL, 4).items()}
+    for concept, own in examples.items():
+        own.concept = concept
+    page = written(tmp_path, examples=examples)
+    assert set(reads) == {(concept.id, rank) for concept in SMALL.concepts for rank in range(4)}
+    assert max(reads.values()) == 2
+    assert all(page.pictures(concept.id) == 4 for concept in SMALL.concepts)
 
 
 def test_a_page_of_one_image_without_examples_opens(tmp_path: Path, browser: str) -> None:

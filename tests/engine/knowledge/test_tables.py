@@ -171,6 +171,15 @@ def test_markdown_holds_every_name_in_its_cell(tmp_path: Path) -> None:
     assert lines.count("Nothing reaches these thresholds.") == 4
 
 
+def test_no_name_is_markup_in_markdown(tmp_path: Path) -> None:
+    names = ("<b>wall</b>", "`car")
+    found = knowledge(
+        [concept(i, "scene" if i == 0 else "object", name) for i, name in enumerate(names)], [relation(0, 0, 1, 9, 9)]
+    )
+    write_markdown(tmp_path / "tables.md", found, Thresholds())
+    assert "| \\<b>wall\\</b> | 9 | \\`car 100 % |" in (tmp_path / "tables.md").read_text(encoding="utf-8")
+
+
 def test_the_screen_shows_the_first_rows_literally() -> None:
     concepts = [*(concept(i, "object", f"{NAMES[3]} {i}") for i in range(12)), concept(12, "part", "x")]
     found = knowledge(concepts, [relation(1, i, 12, 9, 9) for i in range(12)])

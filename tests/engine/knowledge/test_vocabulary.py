@@ -37,6 +37,11 @@ def test_no_part_and_unlabelled_are_no_concepts() -> None:
     assert found.answers["part"].tolist() == [0, 1, 2, 3, 4, -1]
 
 
+def test_a_name_that_is_no_text_becomes_text() -> None:
+    """A lone surrogate, which the YAML of a model may hold and UTF-8 does not."""
+    assert Vocabulary.of({"object": Object(labels=["a\ud800", "é"])}).labels["object"].names == ("a\\ud800", "é")
+
+
 def test_a_class_that_nobody_has_is_told() -> None:
     line = told_by(lambda: Vocabulary.of(tasks(), ["metall"]))
     assert line == "--ignore metall: no task has this class; valid: metal, wall"

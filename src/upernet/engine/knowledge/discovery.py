@@ -43,8 +43,9 @@ from upernet.engine.knowledge.tables import (
 )
 from upernet.engine.knowledge.tally import Tally
 from upernet.engine.knowledge.thresholds import Thresholds
-from upernet.engine.knowledge.vocabulary import Vocabulary
+from upernet.engine.knowledge.vocabulary import Vocabulary, as_text
 from upernet.errors import UserError
+from upernet.files import remove_unfinished
 from upernet.inference.views import Network
 from upernet.plain import to_plain
 from upernet.screen import printable
@@ -52,6 +53,8 @@ from upernet.store.loading import load_model
 
 UNFINISHED = ".chunks"
 """Folder of unfinished work in the folder of results."""
+KNOWLEDGE, TABLES, PAGE, FIGURE = "knowledge.json", "tables.md", "index.html", "scene-object.html"
+"""Names of results, beside those of `write_table`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Survey:
         tasks: The tasks by name; the model's own if there is a model.
         vocabulary: Those that are asked, and their classes.
         sources: The sources of annotated images by name.
-        model: The model's name or path; empty to use annotations alone.
+        model: The model's name or path, or the paths of its files; empty to use annotations alone.
         trust: Modules from which the model may import its tasks.
         mirror: Server to download it from.
         out: Folder of the results.
@@ -76,13 +79,18 @@ class Survey:
     tasks: Mapping[str, Task]
     vocabulary: Vocabulary
     sources: Mapping[str, LabelledSource]
-    model: str
+    model: tuple[str, ...]
     trust: tuple[str, ...]
     mirror: str | None
     out: Path
     chunk: int
     examples: int
     threads: int
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in all results; empty if there is none."""
+        return " + ".join(self.model)
 
     @property
     def folder(self) -> Path:
@@ -99,26 +107,25 @@ class Survey:
 def name_photos(files: Sequence[Path], sources: Mapping[str, LabelledSource]) -> tuple[Photo, ...]:
     """The images in their order: files first, then those of each source's split `val`.
 
-    A file is called by its path, an image of a source `source/id`. What a source lists twice counts once.
+    A file is called by its path, an image of a source `source/id`. What a source lists twice counts once. Images that a
+    source leaves out because of a fault follow its others, so that they are told and counted as skipped.
 
     Raises:
         UserError: If a source cannot be listed, or two images have one name.
     """
-    photos = [Photo(_as_text(str(path)), path) for path in files]
+    photos = [Photo(as_text(str(path)), path) for path in files]
     for name, source in sources.items():
-        items = {item.id: item for item in source.items(str(source.config.val))}
-        photos += [Photo(_as_text(f"{name}/{item.id}"), item, name) for item in items.values()]
+        usable, faulty = source.usable(str(source.config.val))
+        items = {item.id: item for item in usable}
+        photos += [Photo(as_text(f"{name}/{item.id}"), item, name) for item in items.values()]
+        # One that is left out may have the id of one that is not.
+        photos += [Photo(as_text(f"{name}/{one.id} (left out)"), one, name) for one in faulty]
     seen: set[str] = set()
     for photo in photos:
         if photo.name in seen:
             raise UserError(f"{printable(photo.name)}: two images have this name; give another name to the source")
         seen.add(photo.name)
     return tuple(photos)
-
-
-def _as_text(name: str) -> str:
-    """A name without lone surrogates, which stand for bytes that are no text and which no table holds."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def begin(survey: Survey, model: Model | None) -> None:
@@ -129,12 +136,19 @@ def begin(survey: Survey, model: Model | None) -> None:
         model: The model; None for annotations alone.
 
     Raises:
-        UserError: If the folder holds the work of a call with other settings.
+        UserError: If the folder holds the work of a call with other settings, or files that are no results.
     """
+    if not survey.folder.exists() and not (survey.out / KNOWLEDGE).exists():
+        tables = [f"{table}.{kind}" for table in ("images", "concepts", "relations") for kind in ("csv", "parquet")]
+        if foreign := [name for name in (*tables, TABLES, PAGE, FIGURE) if (survey.out / name).exists()]:
+            raise UserError(
+                f"--out {survey.out}: holds a file {foreign[0]} that another program wrote (there is no {KNOWLEDGE}); "
+                "give another folder, such as knowledge"
+            )
     sources = {name: to_plain(source.config) for name, source in survey.sources.items()}
     settings = {
         "version": version("upernet"),
-        "model": "none" if model is None else f"{survey.model}, sha256 {_weights_hash(model.network)}",
+        "model": "none" if model is None else f"{survey.model_name}, sha256 {_weights_hash(model.network)}",
         "tasks": _hash(to_plain(dict(survey.tasks))),
         "ignore": ", ".join(sorted(survey.vocabulary.ignored)),
         "inference": "none" if model is None else _hash(to_plain(model.inference)),
@@ -272,19 +286,29 @@ def count(survey: Survey, thresholds: Thresholds, replicates: int, page_mb: floa
                 best.offer(chunk.first + offset, name, seen)
                 yield from image_rows(name, seen, vocabulary)
 
+    remove_unfinished(survey.out)
     write_table(survey.out, "images", IMAGES, rows())
-    knowledge = tally.knowledge(survey.model, {"examples": survey.examples})
+    knowledge = tally.knowledge(survey.model_name, {"examples": survey.examples})
     write_table(survey.out, "concepts", CONCEPTS, concept_rows(knowledge))
     write_table(survey.out, "relations", RELATION_COLUMNS, relation_rows(knowledge))
-    write_json(survey.out / "knowledge.json", knowledge)
-    write_markdown(survey.out / "tables.md", knowledge, thresholds)
+    write_json(survey.out / KNOWLEDGE, knowledge)
+    write_markdown(survey.out / TABLES, knowledge, thresholds)
     examples = ExampleFiles(knowledge.concepts, tally.class_ids(knowledge.concepts), best, survey.folder)
-    write_page(survey.out / "index.html", knowledge, examples, page_mb)
+    write_page(survey.out / PAGE, knowledge, examples, page_mb)
     if any(relation.kind == KIND for relation in knowledge.relations):
-        write_figure(survey.out / "scene-object.html", knowledge, thresholds.min_share)
+        write_figure(survey.out / FIGURE, knowledge, thresholds.min_share)
+    else:
+        (survey.out / FIGURE).unlink(missing_ok=True)  # of an earlier call
     return knowledge
 
 
 def clear(survey: Survey) -> None:
-    """Delete the folder of unfinished work."""
-    shutil.rmtree(survey.folder, ignore_errors=True)
+    """Delete the folder of unfinished work.
+
+    It loses its name at once: were this process killed while it deletes files, what is left would be taken for the work
+    of the next call, whatever its settings.
+    """
+    finished = survey.folder.with_name(f"{UNFINISHED}-finished")
+    shutil.rmtree(finished, ignore_errors=True)
+    survey.folder.rename(finished)
+    shutil.rmtree(finished, ignore_errors=True)

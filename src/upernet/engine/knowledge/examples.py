@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -110,7 +111,7 @@ def _shrink(pixels: np.ndarray, size: Size) -> np.ndarray:
 
 
 class ExampleFiles(Mapping[int, Sequence[Example]]):
-    """The examples of each concept by its id, read from their files when they are asked for.
+    """The examples of each concept by its id. Each is read from its file whenever it is asked for.
 
     A concept without an example file is no key.
     """
@@ -134,7 +135,7 @@ class ExampleFiles(Mapping[int, Sequence[Example]]):
     def __getitem__(self, concept: int) -> Sequence[Example]:
         if not self._found.get(concept):
             raise KeyError(concept)
-        return [self._read(concept, *rank) for rank in self._found[concept]]
+        return _Ranked(self._found[concept], partial(self._read, concept))
 
     def __iter__(self) -> Iterator[int]:
         return (concept for concept, ranks in self._found.items() if ranks)
@@ -149,6 +150,27 @@ class ExampleFiles(Mapping[int, Sequence[Example]]):
         height, width = thumbnail.shape[:2]
         region = None if packed is None else np.unpackbits(packed, count=height * width).reshape(height, width) > 0
         return Example(concept, name, share, thumbnail, region)
+
+
+class _Ranked(Sequence[Example]):
+    """The examples of a concept, the best first."""
+
+    def __init__(self, ranks: Sequence[tuple[float, str, int]], read: Callable[[float, str, int], Example]) -> None:
+        self._ranks, self._read = ranks, read
+
+    @overload
+    def __getitem__(self, rank: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, rank: slice) -> Sequence[Example]: ...
+
+    def __getitem__(self, rank: int | slice) -> Example | Sequence[Example]:
+        if isinstance(rank, slice):
+            return _Ranked(self._ranks[rank], self._read)
+        return self._read(*self._ranks[rank])
+
+    def __len__(self) -> int:
+        return len(self._ranks)
 
 
 def example_file(folder: Path, number: int) -> Path:

@@ -16,9 +16,10 @@ _UNIT = 2**64
 
 
 def _poisson_bounds() -> np.ndarray:
-    """The cumulative Poisson(1) distribution in units of 2^-64, uint64, up to where it reaches 1."""
+    """The cumulative Poisson(1) distribution in units of 2^-64, uint64, as far as it is less than 1."""
     bounds, total, term, k = [], 0.0, math.exp(-1), 0
-    while (bound := round((total + term) * _UNIT)) < _UNIT:
+    # Should the sum of floats stay below 1, terms that are too small to matter end it.
+    while term * _UNIT >= 1 and (bound := round((total + term) * _UNIT)) < _UNIT:
         bounds.append(bound)
         total, k = total + term, k + 1
         term /= k

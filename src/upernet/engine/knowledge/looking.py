@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upernet.config import InferenceConfig
 from upernet.contract import Task
+from upernet.data.faults import Skipped
 from upernet.data.images import read_image
 from upernet.data.items import Item
 from upernet.data.mixture import LabelledSource, Supervision
@@ -33,12 +34,12 @@ class Photo:
 
     Attributes:
         name: Its name in all tables, which no other image has.
-        place: Its file, or the item of a source.
+        place: Its file; the item of a source; or the fault for which a source leaves it out.
         source: Name of the source; empty for a file.
     """
 
     name: str
-    place: Path | Item
+    place: Path | Item | Skipped
     source: str = ""
 
 
@@ -135,6 +136,8 @@ class Looker:
         try:
             if isinstance(photo.place, Path):
                 return _Read(photo, read_image(photo.place), {})
+            if isinstance(photo.place, Skipped):
+                return str(photo.place)
             sample = self._sources[photo.source].sample(photo.place)
             annotations = {}
             for name, task in self._tasks.items():

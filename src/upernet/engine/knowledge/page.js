@@ -1,7 +1,7 @@
 // The data of the page, as `page.py` wrote them; every view is made from them when it is asked for.
 const data = JSON.parse(document.getElementById("data").textContent);
 
-const TASKS = ["scene", "object", "part", "material", "texture"];
+const TASKS = [...new Set(["scene", "object", "part", "material", "texture", ...data.concepts.task])];
 const PLURAL = { scene: "Scenes", object: "Objects", part: "Parts", material: "Materials", texture: "Textures" };
 const FIRST_ROWS = 15; // of a table, before "Show all" is pressed
 const FIRST_EXAMPLES = 6;
@@ -51,6 +51,8 @@ const byTask = new Map(
   TASKS.map((task) => [task, concepts.filter((c) => c.task === task).sort((a, b) => b.share - a.share || a.id - b.id)])
 );
 const byName = new Map(concepts.map((c) => [`${c.task}/${c.name}`, c]));
+// Tasks that answer once per image, as scenes do.
+const oncePerImage = new Set(TASKS.filter((task) => byTask.get(task).every((c) => !c.pixels)));
 const kinds = data.relations.map((table) => ({
   ...table,
   name: `${table.source}-${table.target}`,
@@ -89,7 +91,7 @@ function searchable(text) {
 }
 
 function address(concept) {
-  return `#${concept.task}/${encodeURIComponent(concept.name)}`;
+  return `#${encodeURIComponent(concept.task)}/${encodeURIComponent(concept.name)}`;
 }
 
 // ---- Numbers
@@ -150,13 +152,12 @@ function fact(name, value, note = "") {
 function conceptView(concept) {
   const list = byTask.get(concept.task);
   const answers = answered(concept.task);
-  const given = concept.task === "scene" ? "of all images with a scene" : `of all pixels with ${article(concept.task)}`;
   const facts = make(
     "dl",
     { class: "facts" },
-    fact("Share", percent(concept.share), given),
+    fact("Share", percent(concept.share), `of all ${answeredBy(concept.task)}`),
     fact("Images", whole.format(concept.images), answers ? `of ${whole.format(answers)}` : ""),
-    concept.task === "scene" ? null : fact("Pixels", short.format(concept.pixels)),
+    oncePerImage.has(concept.task) ? null : fact("Pixels", short.format(concept.pixels)),
     fact(`Rank by share`, whole.format(list.indexOf(concept) + 1), `of ${counted(list.length, concept.task)}`)
   );
   const sections = make("div");
@@ -166,7 +167,7 @@ function conceptView(concept) {
     make(
       "p",
       { class: "eyebrow" },
-      make("a", { href: `#index/${concept.task}` }, PLURAL[concept.task]),
+      make("a", { href: indexAddress(concept.task) }, plural(concept.task)),
       ...ofObject(concept)
     ),
     heading(swatch(concept), concept.label),
@@ -177,8 +178,18 @@ function conceptView(concept) {
   ];
 }
 
-function article(task) {
-  return `${task === "object" ? "an" : "a"} ${task}`;
+// What the shares of a task's concepts are shares of. "No part" of an object is an answer, too.
+function answeredBy(task) {
+  if (!oncePerImage.has(task)) return "pixels with an answer";
+  return task === "scene" ? "images with a scene" : "images with an answer";
+}
+
+function plural(task) {
+  return Object.hasOwn(PLURAL, task) ? PLURAL[task] : task;
+}
+
+function indexAddress(task) {
+  return `#index/${encodeURIComponent(task)}`;
 }
 
 function answered(task) {
@@ -186,7 +197,9 @@ function answered(task) {
 }
 
 function ofObject(concept) {
-  const object = concept.task === "part" && byName.get(`object/${concept.name.split("/")[0]}`);
+  const pieces = concept.task === "part" ? concept.name.split("/") : [];
+  const starts = pieces.slice(1).map((_, i) => pieces.slice(0, pieces.length - 1 - i).join("/")); // the longest first
+  const object = starts.map((start) => byName.get(`object/${start}`)).find(Boolean);
   return object ? [" of ", make("a", { href: address(object) }, object.label)] : [];
 }
 
@@ -354,7 +367,7 @@ function exampleSection(concept) {
       make(
         "p",
         { class: "soft" },
-        `${counted(examples.length, "example")} of ${counted(concept.images, "image")}; the file `,
+        `${counted(examples.length, "example")}. It appears in ${counted(concept.images, "image")}; the file `,
         all,
         ` lists all.${left}`
       ),
@@ -382,7 +395,7 @@ function exampleSection(concept) {
 }
 
 function exampleCard(concept, [image, share, picture]) {
-  const marked = concept.task === "scene" ? "" : `; ${concept.label} is outlined`;
+  const marked = oncePerImage.has(concept.task) ? "" : `; ${concept.label} is outlined`;
   return make(
     "li",
     {},
@@ -392,7 +405,7 @@ function exampleCard(concept, [image, share, picture]) {
 }
 
 function shareNote(concept, share) {
-  return concept.task === "scene" ? null : make("span", { class: "soft number" }, percent(share));
+  return oncePerImage.has(concept.task) ? null : make("span", { class: "soft number" }, percent(share));
 }
 
 // ---- Overview
@@ -424,10 +437,11 @@ function overviewView() {
 
 // For each kind of relation, the pairs that stand out.
 function pairSection() {
-  const [images, share] = [data.images < 1000 ? 2 : 10, 0.3];
+  const [images, share, lift] = [data.images < 1000 ? 2 : 10, 0.3, 1.1];
   const lists = kinds.map((kind) => {
     const { columns } = kind;
-    const rows = [...columns.source.keys()].filter((row) => columns.images[row] >= images && columns.share[row] >= share);
+    const standsOut = (row) => columns.images[row] >= images && columns.share[row] >= share && columns.lift[row] >= lift;
+    const rows = [...columns.source.keys()].filter(standsOut);
     const best = rows.sort((a, b) => columns.lift[b] - columns.lift[a] || columns.share[b] - columns.share[a]).slice(0, 5);
     const items = best.map((row) => {
       const r = relation(kind, row);
@@ -441,7 +455,7 @@ function pairSection() {
     "section",
     {},
     make("h2", {}, "What stands out"),
-    make("p", { class: "soft" }, `The pairs with the largest lift, among those with a share of at least ${percent(share)} in at least ${counted(images, "image")}. `, make("a", { href: "#reading" }, "How to read this")),
+    make("p", { class: "soft" }, `The pairs with the largest lift, at least ${times(lift)}, among those with a share of at least ${percent(share)} in at least ${counted(images, "image")}. `, make("a", { href: "#reading" }, "How to read this")),
     make("div", { class: "tops" }, ...lists.filter(Boolean))
   );
 }
@@ -449,8 +463,8 @@ function pairSection() {
 function mostSection() {
   const lists = TASKS.filter((task) => byTask.get(task).length).map((task) => {
     const all = byTask.get(task);
-    const link = make("a", { href: `#index/${task}` }, `All ${counted(all.length, task)}`);
-    return make("div", {}, make("h3", {}, PLURAL[task]), indexList(all.slice(0, 5)), all.length > 5 ? make("p", { class: "small" }, link) : null);
+    const link = make("a", { href: indexAddress(task) }, `All ${counted(all.length, task)}`);
+    return make("div", {}, make("h3", {}, plural(task)), indexList(all.slice(0, 5)), all.length > 5 ? make("p", { class: "small" }, link) : null);
   });
   const title = make("h2", {}, "Most frequent");
   if (!lists.length) return make("section", {}, title, make("p", { class: "soft" }, "No concept was seen."));
@@ -468,7 +482,7 @@ function answerSection() {
     return make(
       "tr",
       {},
-      make("th", { scope: "row" }, PLURAL[task] ?? task),
+      make("th", { scope: "row" }, plural(task)),
       make("td", { class: "number" }, whole.format(annotated)),
       make("td", { class: "number" }, whole.format(predicted)),
       make(
@@ -540,7 +554,7 @@ function indexView(task) {
   if (!tasks.length) return [heading("Index"), make("p", { class: "soft" }, "No concept was seen.")];
   const chosen = tasks.includes(task) ? task : tasks[0];
   const links = tasks.map((name) =>
-    make("a", { href: `#index/${name}`, "aria-current": name === chosen ? "page" : null }, `${PLURAL[name]} ${byTask.get(name).length}`)
+    make("a", { href: indexAddress(name), "aria-current": name === chosen ? "page" : null }, `${plural(name)} ${byTask.get(name).length}`)
   );
   const list = make("div");
   const order = make(
@@ -556,13 +570,12 @@ function indexView(task) {
   };
   draw();
   return [
-    heading(PLURAL[chosen]),
+    heading(plural(chosen)),
     make("nav", { "aria-label": "Tasks" }, ...links),
     make(
       "p",
       { class: "soft" },
-      chosen === "scene" ? "The share of all images with a scene." : `The share of all pixels with ${article(chosen)}.`,
-      " Bars are relative to the longest."
+      `The share of all ${answeredBy(chosen)}. Bars are relative to the longest.`
     ),
     make("label", { class: "small" }, "Sort by ", order),
     list,
@@ -917,10 +930,10 @@ const VIEWS = [["overview", "Overview"], ["index", "Index"], ...(data.figure ? [
 function view() {
   const hash = location.hash.slice(1) || "overview";
   const cut = hash.indexOf("/");
-  const first = cut < 0 ? hash : hash.slice(0, cut);
+  const first = decoded(cut < 0 ? hash : hash.slice(0, cut));
   const rest = cut < 0 ? "" : decoded(hash.slice(cut + 1));
   if (first === "overview") return [first, "Overview", overviewView()];
-  if (first === "index") return [first, PLURAL[rest] ?? "Index", indexView(rest)];
+  if (first === "index") return [first, TASKS.includes(rest) ? plural(rest) : "Index", indexView(rest)];
   if (first === "figure") return [first, "Scenes and objects", figureView()];
   if (first === "reading") return [first, "How to read this page", readingView()];
   const concept = byName.get(`${first}/${rest}`);

@@ -43,15 +43,16 @@ def write_page(path: Path, knowledge: Knowledge, examples: Mapping[int, Sequence
     Raises:
         OSError: If the file cannot be written.
     """
-    bare = _assemble(knowledge, examples, {}, largest_mb)
+    named = {concept: [(one.image, one.share) for one in examples[concept]] for concept in sorted(examples)}
+    bare = _assemble(knowledge, named, {}, largest_mb)
     pictures = _pictures(knowledge, examples, int(largest_mb * 1e6) - len(bare))
-    page = _assemble(knowledge, examples, pictures, largest_mb) if pictures else bare
+    page = _assemble(knowledge, named, pictures, largest_mb) if pictures else bare
     write_whole(path, lambda file: file.write(page))
 
 
 def _assemble(
     knowledge: Knowledge,
-    examples: Mapping[int, Sequence[Example]],
+    named: Mapping[int, Sequence[tuple[str, float]]],
     pictures: Mapping[tuple[int, int], str],
     largest_mb: float,
 ) -> bytes:
@@ -70,7 +71,7 @@ def _assemble(
     parts = {
         "style": here.with_suffix(".css").read_text(encoding="utf-8"),
         "data": _json(data),
-        "examples": "\n".join(_examples(concept, examples[concept], pictures) for concept in sorted(examples)),
+        "examples": "\n".join(_examples(concept, own, pictures) for concept, own in named.items()),
         "script": here.with_suffix(".js").read_text(encoding="utf-8"),
         "plotly": _plotly() if data["figure"] else "",
     }
@@ -141,12 +142,9 @@ def _figure(knowledge: Knowledge) -> dict[str, Any] | None:
     }
 
 
-def _examples(concept: int, examples: Sequence[Example], pictures: Mapping[tuple[int, int], str]) -> str:
+def _examples(concept: int, named: Sequence[tuple[str, float]], pictures: Mapping[tuple[int, int], str]) -> str:
     """A concept's examples in an element of their own, so that the browser reads only those that are looked at."""
-    rows = [
-        [example.image, _number(example.share), pictures.get((concept, rank), "")]
-        for rank, example in enumerate(examples)
-    ]
+    rows = [[image, _number(share), pictures.get((concept, rank), "")] for rank, (image, share) in enumerate(named)]
     return f'<script type="application/json" id="examples-{concept}">{_json(rows)}</script>'
 
 

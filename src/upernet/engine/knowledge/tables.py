@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -216,7 +217,8 @@ def screen_tables(knowledge: Knowledge, thresholds: Thresholds) -> Iterator[Grou
 
 def summary(knowledge: Knowledge) -> str:
     """One line: how many images, and where the answers come from."""
-    images = f"{knowledge.images:,} images" + (f" ({knowledge.skipped:,} skipped)" if knowledge.skipped else "")
+    noun = "image" if knowledge.images == 1 else "images"
+    images = f"{knowledge.images:,} {noun}" + (f" ({knowledge.skipped:,} skipped)" if knowledge.skipped else "")
     origins = (
         f"{task} {' and '.join(f'{number:,} {origin}' for origin, number in row.items() if number)}"
         for task, row in knowledge.answers.items()
@@ -248,4 +250,4 @@ def _targets(entry: Entry) -> str:
 
 
 def _cell(text: str) -> str:
-    return printable(text).replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"([\\|<`])", r"\\\1", printable(text))

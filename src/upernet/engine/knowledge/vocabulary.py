@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 
@@ -46,7 +46,7 @@ class Vocabulary:
         """
         asked = {name: task for name, task in tasks.items() if not task.auxiliary}
         names = [*(name for name in ORDER if name in asked), *(name for name in asked if name not in ORDER)]
-        labels = {n: asked[n].classes for n in names}
+        labels = {n: replace(asked[n].classes, names=tuple(map(as_text, asked[n].classes.names))) for n in names}
         known = sorted({name for one in labels.values() for name in one.names})
         if unknown := [name for name in ignored if name not in known]:
             near = get_close_matches(unknown[0], known, n=3) or known[:8]
@@ -103,6 +103,11 @@ class Vocabulary:
             starts = ("/".join(pieces[:count]) for count in range(len(pieces) - 1, 0, -1))
             owners.append(next((objects[start] for start in starts if start in objects), IGNORE))
         return np.array(owners, np.int64)
+
+
+def as_text(name: str) -> str:
+    """A name without lone surrogates, which stand for bytes that are no text and which no table holds."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def is_scene(kind: RelationKind) -> bool:
