@@ -182,9 +182,9 @@ def test_what_is_left_out_has_its_default() -> None:
 
 
 def test_an_unknown_key_is_told_with_those_that_are_valid() -> None:
-    assert refused(InferenceConfig, {"short": 3}, "inference") == (
-        "inference: unknown key 'short' for InferenceConfig; valid keys: short_side, max_side, antialias, "
-        "window, stride, resize_twice, scales, flip, scale_of; did you mean short_side?"
+    assert refused(InferenceConfig, {"antialiasing": 3}, "inference") == (
+        "inference: unknown key 'antialiasing' for InferenceConfig; valid keys: short_side, max_side, short_sides, "
+        "multiple, antialias, window, stride, resize_twice, scales, flip, scale_of; did you mean antialias?"
     )
     assert refused(InferenceConfig, {7: 3}).startswith("here: unknown key 7 for InferenceConfig; valid keys: ")
 
