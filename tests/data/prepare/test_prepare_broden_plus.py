@@ -164,7 +164,7 @@ def test_what_the_screen_says(owners: dict[str, Path], tmp_path: Path, capsys: p
     assert "opensurfaces: photos.csv has 16 rows; the official lists go up to row 25,337" in out
     assert out[-2:] == [
         f"{tmp_path}/new/folder: 39 images, published: 57,093",
-        "written: records.jsonl, records.csv, report.json, recipe.yaml, recipe_texture.yaml",
+        "written: records.jsonl, records.csv, report.json, recipe.yaml, recipe_texture.yaml, sources.yaml",
     ]
 
 
@@ -534,6 +534,11 @@ def test_the_training_file_names_what_was_prepared(whole: Path, tmp_path: Path) 
     assert {n: (s.dataset.subsets, list(s.targets)) for n, s in data.sources.items()} == {
         "textures": (["dtd"], ["texture"])
     }  # type: ignore[attr-defined]
+    data = from_plain(DataConfig, read_recipe(str(whole / "sources.yaml"))[0][1]["data"], "data")
+    assert data.protocol == "paper"
+    assert {name: list(source.targets) for name, source in data.sources.items()} == {
+        "scene_parsing": ["object", "part", "scene"], "materials": ["material"], "textures": ["texture"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -569,7 +574,7 @@ def test_tasks_that_cannot_be_learned_are_left_out(
     assert list(values["tasks"]) == ["object", "material"]  # type: ignore[call-overload]
     other = tmp_path / "textures"
     assert run(capsys, other, "--dtd", owners["dtd"])[0] == 0
-    assert sorted(p.name for p in other.glob("*.yaml")) == ["recipe_texture.yaml"]
+    assert sorted(p.name for p in other.glob("*.yaml")) == ["recipe_texture.yaml", "sources.yaml"]
 
 
 def test_a_split_without_images_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,8 @@ from upernet.yaml_files import write_yaml
 
 JPEG_QUALITY = 95
 """Of images that are shrunk."""
-REPORT, RECIPE, TEXTURE_RECIPE, ORIGINS = "report.json", "recipe.yaml", "recipe_texture.yaml", "origins.json"
+REPORT, ORIGINS = "report.json", "origins.json"
+RECIPE, TEXTURE_RECIPE, SOURCES = "recipe.yaml", "recipe_texture.yaml", "sources.yaml"
 
 
 @dataclass(frozen=True)
@@ -403,9 +404,10 @@ def _describe(name: str, found: Found, outcomes: Sequence[Outcome], section: Map
 
 
 def recipes(records: Sequence[Record], root: Path) -> dict[str, dict[str, Any]]:
-    """File → training file, to be stacked on a shipped one: what was prepared, as sources and tasks.
+    """File → training file: what was prepared, as sources and tasks.
 
-    Textures are learned in a stage of their own, so they have a file of their own.
+    Textures are learned in a stage of their own, so they have a file of their own. Both are to be stacked on a shipped
+    one. A third file has all sources, to measure a network that has learned all tasks.
 
     Args:
         records: All images that were prepared.
@@ -429,7 +431,8 @@ def recipes(records: Sequence[Record], root: Path) -> dict[str, dict[str, Any]]:
     if "dtd" in subsets:
         textures = {"textures": _source(records, root, ["dtd"], ["texture"])}
         files[TEXTURE_RECIPE] = {"tasks": {"texture": {}}, "data": {"sources": textures}}
-    return files
+        sources = sources | textures  # another object: the file before keeps its own
+    return files | {SOURCES: {"data": {"protocol": "paper", "sources": sources}}}
 
 
 def _source(records: Sequence[Record], root: Path, subsets: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
