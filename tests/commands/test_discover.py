@@ -400,3 +400,14 @@ def test_a_target_for_training_alone_is_no_annotation(place: Path, tmp_path: Pat
     assert {task: row["annotated"] > 0 for task, row in answers.items()} == {
         "scene": False, "object": True, "part": True, "material": False, "texture": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("ignore", [[], ["--ignore", "other"]])
+def test_a_class_for_everything_else_is_told_of(
+    ignore: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "grey.png"
+    Image.fromarray(np.full((48, 64, 3), 128, np.uint8)).save(photo)
+    assert discover(photo, "--out", tmp_path / "out", "--device", "cpu", "--workers", "1", *ignore) == 0
+    told = "class 'other' counts as an answer; --ignore other makes it unknown" in capsys.readouterr().out
+    assert told == (not ignore)

@@ -18,6 +18,9 @@ from upernet.screen import print_line, progress
 MOST_WORKERS = 8
 """Most processes that are started unless a number is given: each holds the model in memory."""
 
+CATCH_ALL = "other"
+"""Name of a class that stands for whatever is none of the others; it may fill the tables, so a line tells of it."""
+
 
 def discover(
     inputs: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
@@ -193,6 +196,8 @@ def discover(
     for table in screen_tables(knowledge, thresholds):
         screen.print(table)
     print_line(f"{summary(knowledge)} -> {out}", sys.stdout)
+    if any(concept.name == CATCH_ALL for concept in knowledge.concepts):
+        print_line(f"class {CATCH_ALL!r} counts as an answer; --ignore {CATCH_ALL} makes it unknown", sys.stdout)
     if not keep:
         clear(survey)
     return int(bool(errors) or knowledge.skipped > 0)
