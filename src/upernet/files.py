@@ -52,6 +52,38 @@ def check_writable(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: nothing can be written in {above} ({error.strerror})") from error
 
 
+def check_folder(option: str, path: Path, example: str) -> None:
+    """Refuse a file where a folder is wanted.
+
+    Args:
+        option: Of the command line, for the error line.
+        path: The folder, which need not exist.
+        example: A valid path, for the error line.
+
+    Raises:
+        UserError: If it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{option} {path} is a file; valid: a folder, such as {example}")
+
+
+def make_folder(path: Path, option: str = "") -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Args:
+        path: The folder.
+        option: Of the command line, for the error line; empty if none names the folder.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        named = f"{option} {path}".lstrip()
+        raise UserError(f"{named}: {error.strerror}; valid: a folder that can be written") from None
+
+
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool = True) -> None:
     """Write a file that is there entirely or not at all, whatever interrupts.
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 IGNORE = -1
 """The id of a pixel or an image without a label."""
 
+NO_PART = "-"
+"""Name of the class of an object's pixels that are no named part, such as in `car/-`."""
+
 Colour = tuple[int, int, int]
 
 MetricProtocol = Literal["mmseg", "paper"]
@@ -85,6 +88,17 @@ def _suggest(name: str, names: Sequence[str]) -> str:
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
     return f"valid: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+
+
+def part_names(parts: Mapping[str, Sequence[str]], *, no_part: bool = False) -> tuple[str, ...]:
+    """The names `object/part` of all parts, object by object.
+
+    Args:
+        parts: Object → names of its parts.
+        no_part: Whether the parts of each object begin with "no part".
+    """
+    first = (NO_PART,) if no_part else ()
+    return tuple(f"{owner}/{part}" for owner, names in parts.items() for part in (*first, *names))
 
 
 def distinct_colours(count: int) -> Iterator[Colour]:

@@ -13,6 +13,7 @@ from upernet.contract import Task
 from upernet.data.config import DataConfig
 from upernet.engine.knowledge.thresholds import Thresholds
 from upernet.errors import UserError, check
+from upernet.files import check_folder, make_folder
 from upernet.screen import print_line, progress
 
 MOST_WORKERS = 8
@@ -124,8 +125,7 @@ def discover(
     if not files and not tasks:
         raise UserError("--model none needs the tasks of a training file; add tasks to the file of --config")
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; valid: a folder, such as knowledge")
+    check_folder("--out", out, "knowledge")
     for package in ("plotly", "pyarrow", "scipy"):
         import_module(package)  # before any work
     from rich.console import Console
@@ -158,10 +158,7 @@ def discover(
         vocabulary = Vocabulary.of(tasks or {}, ignore)
         if not photos:
             return 1
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out}: {error.strerror}; valid: a folder that can be written") from None
+        make_folder(out, "--out")
         survey = Survey(
             photos=photos,
             tasks=tasks or {},

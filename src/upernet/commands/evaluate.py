@@ -12,7 +12,7 @@ from typing import Any, Literal
 from upernet.config import PAPER_INFERENCE, InferenceConfig
 from upernet.data.config import DataConfig
 from upernet.errors import UserError
-from upernet.files import check_writable, write_whole
+from upernet.files import check_folder, check_writable, write_whole
 from upernet.plain import to_plain
 from upernet.screen import print_line, progress
 
@@ -103,8 +103,8 @@ def evaluate(
         raise UserError(f"--protocol {protocol} needs scales; give --tta or --scales too, such as --scales [0.5,1,2]")
     if out is not None:
         check_writable("--out", out)
-    if save_predictions is not None and save_predictions.exists() and not save_predictions.is_dir():
-        raise UserError(f"--save_predictions {save_predictions} is a file; valid: a folder, such as predictions")
+    if save_predictions is not None:
+        check_folder("--save_predictions", save_predictions, "predictions")
     if short_side and len(short_side) > 1 and (tta or scales):
         raise UserError(f"--short_side {short_side} contradicts --{'tta' if tta else 'scales'}; leave one of them out")
     if paper:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from upernet.errors import UserError
+from upernet.files import check_folder, make_folder
 from upernet.screen import print_line, progress
 
 
@@ -48,8 +49,7 @@ def predict(
     if top < 1:
         raise UserError(f"--top {top} is too small; valid: 1 or more, such as 5")
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; valid: a folder, such as upernet-out")
+    check_folder("--out", out, "upernet-out")
     places, errors = find_images(inputs)
     named = {Path(word) for word in inputs}
     # A folder that contains `out` also contains the pictures written by an earlier call.
@@ -65,10 +65,7 @@ def predict(
     from upernet.parse.parser import load
 
     parser = load(model, device, trust, mirror)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}; valid: a folder that can be written") from None
+    make_folder(out, "--out")
     with progress("parsing", len(images), shown=len(images) > 1) as advance:
         for path, target in zip(images, _distinct(images.values()), strict=True):
             try:

@@ -19,9 +19,9 @@ from torch import Tensor
 from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.inference.upsample import resize
+from upernet.labels import NO_PART
 from upernet.parse.parser import Parser, load
 from upernet.tasks import Material, Object, Part
-from upernet.tasks.part import NO_PART
 
 PUBLISHED = "upp-resnet50-upernet"
 """The model that network dissection uses."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from upernet.contract import Task
 from upernet.data.sets import published_parts
 from upernet.errors import UserError, check
-from upernet.labels import IGNORE, ClassSets, Labels, distinct_colours
+from upernet.labels import IGNORE, NO_PART, ClassSets, Labels, distinct_colours, part_names
 from upernet.model.heads import DenseHead
 from upernet.tasks.losses import denominator
 from upernet.tasks.softmax import expand_to_map
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from upernet.contract import TaskMetric
-
-NO_PART = "-"
-"""Name of the first class of each object's block: object pixels that are no named part."""
 
 
 @dataclass(kw_only=True)
@@ -88,12 +85,12 @@ class Part(Task):
         Raises:
             UserError: If a part is named twice within its object.
         """
-        names = [f"{obj}/{part}" for obj, parts in self.table.items() for part in (NO_PART, *parts)]
+        names = part_names(self.table, no_part=True)
         if len(set(names)) != len(names):
             raise UserError("a part is named twice within its object")
         bright = distinct_colours(len(names))
         colours = [(128, 128, 128) if name.endswith(f"/{NO_PART}") else next(bright) for name in names]
-        return Labels(tuple(names), tuple(colours))
+        return Labels(names, tuple(colours))
 
     @cached_property
     def blocks(self) -> list[slice]:

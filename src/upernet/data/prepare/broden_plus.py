@@ -31,7 +31,7 @@ from upernet.data.sets.broden_plus.tables import OFFICIAL, SUBSETS, UNLABELLED_P
 from upernet.data.sets.broden_plus.targets import part_map, shrink_image, shrunk_size
 from upernet.data.sets.broden_plus.unified import stored_values
 from upernet.errors import UserError, WorkError
-from upernet.files import remove_unfinished, write_whole
+from upernet.files import make_folder, remove_unfinished, write_whole
 from upernet.yaml_files import write_yaml
 
 JPEG_QUALITY = 95
@@ -165,10 +165,7 @@ class BrodenPlusFolder(Preparation):
         self._check_origins()
         self.images = [PrepareImage(original, self.root) for f in self.found.values() for original in f.originals]
         for folder in sorted({target.parent for job in self.images for target in job.targets}):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{folder}: {error.strerror}; valid: a folder that can be written") from None
+            make_folder(folder)
         return self.images
 
     def finish(self, outcomes: Mapping[Job, Outcome]) -> Iterator[str]:
@@ -197,8 +194,8 @@ class BrodenPlusFolder(Preparation):
         yield f"written: {', '.join(written)}" if written else "tables, report and training files stay as they are"
 
     def _make_root(self) -> None:
+        make_folder(self.root)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.root)
         except OSError as error:
             raise UserError(f"{self.root}: {error.strerror}; valid: a folder that can be written") from None

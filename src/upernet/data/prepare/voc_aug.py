@@ -15,7 +15,7 @@ from upernet.data.prepare.preparation import Preparation, compare, summary
 from upernet.data.search import read_lines
 from upernet.data.sets.voc import NAMES, PALETTE, VOC
 from upernet.errors import UserError, WorkError
-from upernet.files import write_whole
+from upernet.files import make_folder, write_whole
 
 PUBLISHED_MASKS = 11355
 """Number of masks in SBD as published."""
@@ -73,10 +73,7 @@ class VOCAug(Preparation):
 
     def jobs(self) -> Sequence[Job]:
         masks = self.folder / "SegmentationClassAug"
-        try:
-            masks.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{masks}: {error.strerror}; valid: a folder that can be written") from None
+        make_folder(masks)
         images, maps = self.folder / "JPEGImages", self.sbd / "cls"
         return [LabelMap(RECIPE, masks / f"{n}.png", images / f"{n}.jpg", maps / f"{n}.mat") for n in self.names]
 

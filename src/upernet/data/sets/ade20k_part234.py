@@ -17,7 +17,7 @@ from upernet.data.images import Photograph, open_image
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
 from upernet.errors import UserError
-from upernet.labels import IGNORE
+from upernet.labels import IGNORE, part_names
 
 FOLDERS = {"train": "training", "val": "validation"}
 # fmt: off
@@ -100,8 +100,7 @@ class ADE20KPart234(FolderSource):
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
-        parts = tuple(f"{thing}/{part}" for thing, names in PARTS.items() for part in names)
-        return {"object": Annotation(OBJECTS, dense=True), "part": Annotation(parts, dense=True)}
+        return {"object": Annotation(OBJECTS, dense=True), "part": Annotation(part_names(PARTS), dense=True)}
 
     def list_split(self, split: str) -> Listing:
         name = FOLDERS.get(split, split)

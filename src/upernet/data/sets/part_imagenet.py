@@ -16,6 +16,7 @@ from upernet.data.folder_source import FolderSource
 from upernet.data.images import Photograph, open_image
 from upernet.data.items import Annotation, Item, Listing
 from upernet.errors import UserError
+from upernet.labels import part_names
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "Quadruped": ("Head", "Body", "Foot", "Tail"),
@@ -66,8 +67,7 @@ class PartImageNet(FolderSource):
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
-        parts = tuple(f"{kind}/{part}" for kind, names in PARTS.items() for part in names)
-        return {"object": Annotation(tuple(PARTS), dense=True), "part": Annotation(parts, dense=True)}
+        return {"object": Annotation(tuple(PARTS), dense=True), "part": Annotation(part_names(PARTS), dense=True)}
 
     def list_split(self, split: str) -> Listing:
         folder = self.folder

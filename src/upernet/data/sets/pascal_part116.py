@@ -14,7 +14,7 @@ from upernet.data.folder_source import FolderSource
 from upernet.data.items import Annotation, Item, Listing
 from upernet.data.masks import read_mask
 from upernet.data.sets.voc import NAMES
-from upernet.labels import IGNORE
+from upernet.labels import IGNORE, part_names
 
 OBJECTS = NAMES[1:]
 """The 20 objects of VOC, without background."""
@@ -69,8 +69,7 @@ class PascalPart116(FolderSource):
 
     @cached_property
     def annotations(self) -> dict[str, Annotation]:
-        parts = tuple(f"{thing}/{part}" for thing, names in PARTS.items() for part in names)
-        return {"object": Annotation(OBJECTS, dense=True), "part": Annotation(parts, dense=True)}
+        return {"object": Annotation(OBJECTS, dense=True), "part": Annotation(part_names(PARTS), dense=True)}
 
     def list_split(self, split: str) -> Listing:
         things, parts = (self.folder / f"annotations_detectron2_{kind}" / split for kind in ("obj", "part"))

@@ -12,8 +12,7 @@ import numpy as np
 from upernet.contract import Task
 from upernet.engine.knowledge.findings import RELATIONS, RelationKind
 from upernet.errors import UserError
-from upernet.labels import IGNORE, Labels
-from upernet.tasks.part import NO_PART
+from upernet.labels import IGNORE, NO_PART, Labels
 
 ORDER = tuple(dict.fromkeys(task for kind in RELATIONS for task in (kind.source, kind.target)))
 """The tasks of the relations: scene, object, part, material, texture."""

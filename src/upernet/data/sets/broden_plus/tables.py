@@ -12,10 +12,10 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from upernet.labels import part_names
+
 SUBSETS = ("ade20k", "pascal", "opensurfaces", "dtd")
 """The four collections of images, in the order of every list and table."""
-NO_PART = "-"
-"""Name of the first channel of each object's group: object pixels that are no named part."""
 UNLABELLED_PART = 65535
 """Pixel value of part maps where no part is learned."""
 HIGHEST = {
@@ -95,7 +95,7 @@ def class_of_raw_label(subset: str, category: str) -> np.ndarray:
 @cache
 def part_channels() -> tuple[str, ...]:
     """The 427 channels of parts as `object/part`, group by group; the first of each group is `object/-`."""
-    return tuple(f"{o}/{part}" for o, parts in broden_plus()["part"].items() for part in (NO_PART, *parts))
+    return part_names(broden_plus()["part"], no_part=True)
 
 
 @cache
