@@ -1,0 +1,1 @@
+"""The engines that run the network, and the graph that they run."""
