@@ -18,6 +18,9 @@ TILES = 192
 """About how many tiles each thread transforms at once: their values stay in the cache."""
 TRANSFORM = 96
 """What transforming one value costs, in multiply-adds: it is bound by memory, not by arithmetic."""
+LARGEST = 36 * 512 * 512
+"""Most values of a transformed kernel, 36 MiB in float32. Larger ones belong to small maps, for which reading the
+kernel takes as long as is saved."""
 
 # Lavin and Gray 2016, section 4.1, with the points 0, ±1, ±2 and ∞.
 _INPUT = (
@@ -72,7 +75,8 @@ def pays(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
     channels, answers = module.in_channels, module.out_channels
     tile = 36 / 16
-    return fits and tile * (channels * answers + TRANSFORM * (channels + answers)) < 9 * channels * answers
+    small = 36 * channels * answers <= LARGEST
+    return fits and small and tile * (channels * answers + TRANSFORM * (channels + answers)) < 9 * channels * answers
 
 
 class Kernel(NamedTuple):

@@ -32,7 +32,7 @@ class _OnTasks(nn.Module):
 
 
 def write_graph(network: nn.Module, path: Path, tasks: Sequence[str]) -> None:
-    """Write the network as an ONNX graph. Its weights are part of the file, or of `<path>.data` beyond 2 GB.
+    """Write the network as an ONNX graph. Its weights are beside it, in `<path>.data`.
 
     The input is `image`, (B, 3, H, W) float32 RGB in [0, 1]; the outputs are logits, named like the tasks, as the
     network gives them. B, H and W are free, with H and W at least 32.
@@ -45,6 +45,8 @@ def write_graph(network: nn.Module, path: Path, tasks: Sequence[str]) -> None:
     Raises:
         Exception: Whatever PyTorch raises if it cannot trace the network with free sizes.
     """
+    from upernet.runtimes.operators import translations
+
     # Tracing takes no size for 1, which c5 has at 32 px. The graph is right there all the same.
     sides = {2: Dim("height", min=64, max=MAX_SIDE), 3: Dim("width", min=64, max=MAX_SIDE)}
     with _quiet(), torch.no_grad():
@@ -56,10 +58,12 @@ def write_graph(network: nn.Module, path: Path, tasks: Sequence[str]) -> None:
             input_names=["image"],
             output_names=list(tasks),
             dynamic_shapes=({0: Dim("batch"), **sides},),
-            external_data=False,
+            external_data=True,
+            optimize=False,
+            custom_translation_table=translations(),
         )
         assert program is not None
-        program.save(path)
+        program.save(path, external_data=True)
 
 
 @contextmanager
