@@ -16,6 +16,7 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from upernet.errors import UserError
+from upernet.model.same_padding import make_padding_traceable
 from upernet.model.swin import has_windows, pad_before_shift
 
 # Options with which families take images of any size; the first set that the model knows is used. A Swin decides by the
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
         args = dict(args)
         shift_first = args.pop("shift_first", False)
         self.body, self.options = _create(name, args)
+        make_padding_traceable(self.body)
         if shift_first and not has_windows(self.body):
             raise UserError(f"backbone {name!r} is no Swin and takes no 'shift_first'; a valid key is 'drop_path_rate'")
         if not shift_first:
