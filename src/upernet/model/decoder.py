@@ -48,6 +48,20 @@ class ConvBNReLU(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
+class MergingConv(ConvBNReLU):
+    """3×3 `ConvBNReLU` of a map and coarser ones, which are enlarged to its size."""
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int, align_corners: bool) -> None:
+        super().__init__(sum(in_channels), out_channels, 3)
+        self.in_channels = tuple(in_channels)
+        self.align_corners = align_corners
+
+    def forward(self, x: Tensor, coarser: Sequence[Tensor] = ()) -> Tensor:
+        """(B, C_0, H, W) and coarser maps (B, C_i, h_i, w_i) to (B, out_channels, H, W)."""
+        size = x.shape[-2:]
+        return super().forward(torch.cat([x, *(_resize(m, size, self.align_corners) for m in coarser)], dim=1))
+
+
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each pixel."""
 
@@ -66,19 +80,18 @@ class PPM(nn.Module):
         self.order = config.ppm_order
         self.align_corners = config.align_corners
         self.branches = nn.ModuleList(ConvBNReLU(in_channels, config.width, 1) for _ in self.scales)
-        self.out = ConvBNReLU(in_channels + len(self.scales) * config.width, config.width, 3)
+        widths = [config.width] * len(self.scales)
+        self.out = MergingConv([in_channels, *widths], config.width, config.align_corners)
 
     def forward(self, c5: Tensor) -> Tensor:
         """(B, C_5, h, w) to (B, D, h, w)."""
-        size = c5.shape[-2:]
-        maps = [c5]
+        maps = []
         for bins, branch in zip(self.scales, self.branches, strict=True):
             x = pool(c5, bins, self.pooling)
-            if self.order == "conv_upsample":
-                maps.append(_resize(branch(x), size, self.align_corners))
-            else:
-                maps.append(branch(_resize(x, size, self.align_corners)))
-        merged: Tensor = self.out(torch.cat(maps, dim=1))
+            if self.order == "upsample_conv":
+                x = _resize(x, c5.shape[-2:], self.align_corners)
+            maps.append(branch(x))
+        merged: Tensor = self.out(c5, maps)
         return merged
 
 
@@ -103,7 +116,7 @@ class Decoder(nn.Module):
         # Index 0 is stride 4 in these lists.
         self.lateral = nn.ModuleList(ConvBNReLU(c, width, 1) for c in in_channels[:3])
         self.smooth = nn.ModuleList(ConvBNReLU(width, width, 3) for _ in range(3))
-        self.fusion = ConvBNReLU(4 * width, width, 3)
+        self.fusion = MergingConv([width] * 4, width, config.align_corners)
         eps = config.level_norm_eps
         self.norms = nn.ModuleList(ChannelNorm(c, eps) if config.level_norm else nn.Identity() for c in in_channels)
         self.channels: dict[str, int] = dict.fromkeys(LEVELS, width) | dict(zip(LEVELS[:4], in_channels, strict=True))
@@ -130,9 +143,7 @@ class Decoder(nn.Module):
                 if f"p{i + 2}" in needed:
                     pyramid[f"p{i + 2}"] = self.smooth[i](top)
         if "fused" in needed:
-            size = pyramid["p2"].shape[-2:]
-            coarser = (_resize(pyramid[level], size, self.align_corners) for level in ("p3", "p4", "ppm"))
-            pyramid["fused"] = self.fusion(torch.cat([pyramid["p2"], *coarser], dim=1))
+            pyramid["fused"] = self.fusion(pyramid["p2"], [pyramid[level] for level in ("p3", "p4", "ppm")])
         return {level: pyramid[level] for level in LEVELS if level in wanted}
 
 

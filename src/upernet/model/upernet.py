@@ -81,13 +81,7 @@ class UPerNet(nn.Module):
         Raises:
             UserError: If a task is unknown.
         """
-        if tasks is None:
-            names = [name for name, task in self.tasks.items() if self.training or not task.auxiliary]
-        else:
-            names = list(dict.fromkeys(tasks))
-        for name in names:
-            if name not in self.tasks:
-                raise UserError(f"unknown task {name!r}; valid tasks: {', '.join(self.tasks)}")
+        names = select_tasks(self.tasks, tasks, auxiliary=self.training)
         features = self.backbone((image - self.mean) / self.std)
         pyramid = self.decoder(features, {self.tasks[name].level for name in names})
         logits = {}
@@ -96,3 +90,23 @@ class UPerNet(nn.Module):
             x = pyramid[task.level]
             logits[name] = self.heads[name](x.detach() if task.detach else x)
         return logits
+
+
+def select_tasks(known: Mapping[str, Task], wanted: Iterable[str] | None, auxiliary: bool) -> list[str]:
+    """The names of the tasks to compute, each once.
+
+    Args:
+        known: The network's tasks by name.
+        wanted: Names of tasks; None for all.
+        auxiliary: Whether auxiliary tasks are among all.
+
+    Raises:
+        UserError: If a task is unknown.
+    """
+    if wanted is None:
+        return [name for name, task in known.items() if auxiliary or not task.auxiliary]
+    names = list(dict.fromkeys(wanted))
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown task {name!r}; valid tasks: {', '.join(known)}")
+    return names

@@ -1,0 +1,88 @@
+"""Winograd's algorithm against the plain convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from upernet.fused import winograd
+from upernet.fused.winograd import Kernel, WinogradConv, convolve, pays, transform_kernel
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 4),
+    channels=st.integers(1, 5),
+    height=st.integers(1, 23),
+    width=st.integers(1, 23),
+    answers=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    tiles=st.sampled_from([1, 3, 8, 1000]),
+    added=st.booleans(),
+    relu=st.booleans(),
+    last=st.booleans(),
+)
+def test_it_is_a_convolution(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    answers: list[int],
+    tiles: int,
+    added: bool,
+    relu: bool,
+    last: bool,
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, height, width, dtype=torch.float64)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    kernels, expected = [], []
+    for count in answers:
+        weight, bias = torch.randn(count, channels, 3, 3).double(), torch.randn(count).double()
+        more = torch.randn(batch, height, width, count).double() if added else None
+        kernels.append(Kernel(transform_kernel(weight), bias, more, relu))
+        plain = F.conv2d(x, weight, bias, padding=1)
+        plain = plain if more is None else plain + more.permute(0, 3, 1, 2)
+        expected.append(F.relu(plain) if relu else plain)
+    before = winograd.TILES
+    winograd.TILES = tiles
+    try:
+        found = convolve(x, kernels)
+    finally:
+        winograd.TILES = before
+    for own, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, plain, rtol=0, atol=1e-11)
+        assert own.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_operation_of_graphs_gives_the_same() -> None:
+    convolution, x = nn.Conv2d(5, 7, 3, padding=1), torch.randn(2, 5, 9, 14)
+    module = WinogradConv(convolution, relu=True)
+    added = torch.randn(2, 9, 14, 7)
+    found = torch.ops.upernet.winograd(x, *module.kernel(added))
+    torch.testing.assert_close(found, module(x, added))
+    torch.library.opcheck(torch.ops.upernet.winograd, (x, *module.kernel(added)), test_utils="test_faketensor")
+
+
+@pytest.mark.parametrize(
+    ("convolution", "expected"),
+    [
+        (nn.Conv2d(512, 512, 3, padding=1), True),
+        (nn.Conv2d(128, 128, 3, padding="same"), True),
+        (nn.Conv2d(64, 64, 3, padding=1), False),  # the transforms would take more than is saved
+        (nn.Conv2d(512, 8, 3, padding=1), False),
+        (nn.Conv2d(512, 512, 3, padding=1, stride=2), False),
+        (nn.Conv2d(512, 512, 3, padding=2, dilation=2), False),
+        (nn.Conv2d(512, 512, 3), False),
+        (nn.Conv2d(512, 512, 3, padding=1, groups=2), False),
+        (nn.Conv2d(512, 512, 3, padding=1, padding_mode="reflect"), False),
+        (nn.Conv2d(512, 512, 1), False),
+        (nn.ConvTranspose2d(512, 512, 3, padding=1), False),
+    ],
+)
+def test_where_it_pays(convolution: nn.Module, expected: bool) -> None:
+    assert pays(convolution) is expected
