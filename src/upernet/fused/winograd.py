@@ -155,13 +155,13 @@ def _bands(batch: int, down: int, across: int) -> Iterator[tuple[slice, slice]]:
 @torch.library.custom_op("upernet::winograd", mutates_args=())
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
     """`convolve` with one kernel, as an operation that a traced graph holds whole."""
-    return _convolve(x, [Kernel(weight, bias, added, relu)])[0]
+    # Tracing asks much of maps in another layout, and engines choose their own.
+    return _convolve(x, [Kernel(weight, bias, added, relu)])[0].contiguous()
 
 
 @_winograd.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
-    shape = (x.shape[0], weight.shape[2], x.shape[2], x.shape[3])
-    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return x.new_empty(x.shape[0], weight.shape[2], x.shape[2], x.shape[3])
 
 
 class WinogradConv(nn.Module):
