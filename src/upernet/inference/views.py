@@ -84,6 +84,15 @@ class View:
         """Whether logits are resized to the input's size first and then to the answer's."""
         return self.resize_twice or len(self.windows) > 1
 
+    def prunes(self, size: Size) -> bool:
+        """Whether the classes at the size of the answer are found faster by `largest_class` than from `rows`.
+
+        That asks for logits that are resized once, from one window. A GPU computes all of them faster than it finds out
+        which are needed.
+        """
+        once = len(self.windows) == 1 and (size == self.size or not self.resize_twice)
+        return once and not self.mirrored and next(iter(self.logits.values()))[0].device.type == "cpu"
+
     def rows(self, name: str, size: Size, start: int, stop: int) -> Tensor:
         """A few rows of a task's logits at the size of the answer, mirrored back if the input was mirrored.
 
