@@ -59,7 +59,7 @@ def discover(
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'. They have no
             annotations.
         model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files as
-            [encoder.pth,decoder.pth], or an address; none to use annotations alone.
+            [encoder.pth,decoder.pth], an address, or an .onnx of upernet export; none to use annotations alone.
         out: Folder for the results.
         data: Sources of annotated images and the meaning of their labels, as in a training file; settings for training
             are not used.
@@ -129,6 +129,7 @@ def discover(
     for package in ("plotly", "pyarrow", "scipy"):
         import_module(package)  # before any work
     from rich.console import Console
+    from torch import nn
 
     from upernet.data.inputs import find_images
     from upernet.data.mixture import bind_sources
@@ -138,14 +139,16 @@ def discover(
     from upernet.engine.knowledge.tables import screen_tables, summary
     from upernet.engine.knowledge.vocabulary import Vocabulary
     from upernet.engine.processes import join, wait_for_others
-    from upernet.store.loading import load_model
+    from upernet.store.loading import open_model
 
     chosen = None if data is None or not data.sources else _annotated(data.measured(sources, split))
     with join(device) as (rank, world, where):
         found = None
         if files:
-            network, tasks, inference = load_model(files, trust, mirror)
-            found = Model(network.to(where), as_predicted(inference), where)
+            network, tasks, inference = open_model(files, trust, mirror)
+            found = Model(
+                network.to(where) if isinstance(network, nn.Module) else network, as_predicted(inference), where
+            )
         if found is not None and where.type == "cuda":
             if workers > 1:
                 raise UserError(f"--workers {workers}: a GPU is used by one process; leave the option out")

@@ -47,8 +47,8 @@ def evaluate(
 
     Args:
         data: Sources and the meaning of their labels, as in a training file; settings for training are not used.
-        model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files, or
-            an address.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files, an
+            address, or an .onnx of upernet export.
         out: File for the report, in JSON. If not given, none is written.
         sources: Names of the sources to evaluate. If not given, all are.
         split: Split to evaluate, instead of each source's own `val`.
@@ -81,6 +81,7 @@ def evaluate(
     from dataclasses import replace
 
     from rich.console import Console
+    from torch import nn
 
     from upernet.data.mixture import bind_sources
     from upernet.engine.evaluator import evaluate_source
@@ -89,7 +90,7 @@ def evaluate(
     from upernet.engine.processes import join
     from upernet.engine.skipped import SkippedImages
     from upernet.engine.submission import writer
-    from upernet.store.loading import load_model
+    from upernet.store.loading import open_model
 
     if isinstance(model, dict) or not model:
         raise UserError(
@@ -113,7 +114,7 @@ def evaluate(
     results = []
     skipped = SkippedImages(lambda line: print_line(line, sys.stderr))
     with join(device) as (rank, world, where):
-        network, tasks, inference = load_model(files if len(files) > 1 else files[0], trust)
+        network, tasks, inference = open_model(files if len(files) > 1 else files[0], trust)
         inference = PAPER_INFERENCE if paper else inference
         options = {"max_side": max_side, "window": window, "stride": stride}
         changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
@@ -129,7 +130,7 @@ def evaluate(
             changes["scale_of"] = "image" if protocol == "recent" else "box"
             changes["short_sides"] = ()
         inference = replace(inference, **changes)
-        network = network.to(where)
+        network = network.to(where) if isinstance(network, nn.Module) else network
         bound = bind_sources(data, tasks)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
         with progress("evaluating", images, shown=rank == 0) as advance:

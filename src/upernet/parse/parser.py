@@ -192,7 +192,7 @@ def load(
     trust: Sequence[str] = (),
     mirror: str | None = None,
 ) -> Parser:
-    """Load any UPerNet as a parser: a shipped or published model, a model folder, or a file of other software.
+    """Load any UPerNet as a parser: a shipped or published model, a folder, a file of other software, or an export.
 
     Args:
         model: For example `upp-mini`, `runs/mine/model`, `upernet_r50_512x512_160k_ade20k` (see `upernet models`),
@@ -206,9 +206,9 @@ def load(
         WorkError: If a file is damaged or hostile, or cannot be downloaded.
     """
     target = find_device(device)
-    from upernet.store.loading import load_model
+    from upernet.store.loading import open_model
 
-    network, tasks, inference = load_model(model, trust, mirror)
+    network, tasks, inference = open_model(model, trust, mirror)
     name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(file) for file in model)
     return Parser(network, tasks, inference, name).to(target)
 

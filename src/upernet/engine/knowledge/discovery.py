@@ -48,8 +48,9 @@ from upernet.errors import UserError
 from upernet.files import remove_unfinished
 from upernet.inference.views import Network
 from upernet.plain import to_plain
+from upernet.runtimes.exported import ExportedNetwork
 from upernet.screen import printable
-from upernet.store.loading import load_model
+from upernet.store.loading import open_model
 
 UNFINISHED = ".chunks"
 """Folder of unfinished work in the folder of results."""
@@ -168,6 +169,8 @@ def _hash(plain: object) -> str:
 
 def _weights_hash(network: Network) -> str:
     """Hash of the names, shapes and values of all tensors of a network."""
+    if isinstance(network, ExportedNetwork):
+        return sha256(network.path.read_bytes()).hexdigest()
     content = sha256()
     tensors = network.state_dict() if isinstance(network, nn.Module) else {}
     for name, value in tensors.items():
@@ -243,7 +246,7 @@ def _start(survey: Survey, model: Model | None, load: bool) -> None:
     if load:
         torch.set_num_threads(survey.threads)
         if survey.model:
-            network, tasks, inference = load_model(survey.model, survey.trust, survey.mirror)
+            network, tasks, inference = open_model(survey.model, survey.trust, survey.mirror)
             model = Model(network, as_predicted(inference), torch.device("cpu"))
     _looker = Looker(tasks, survey.vocabulary, survey.sources, model, survey.folder, survey.examples)
 
