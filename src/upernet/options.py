@@ -31,6 +31,10 @@ INPUTS = {
         "PATH",
         "The model to read (a file, a folder, the authors' two files, a name or an address), then the path to write.",
     ),
+    "export": (
+        "PATH",
+        "The model to read (a name, a folder, a file or an address), then the .onnx or .pt2 file to write.",
+    ),
 }
 """Names and descriptions, in the help, of a command's words that belong to no option."""
 

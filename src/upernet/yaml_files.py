@@ -49,12 +49,25 @@ def read_yaml(path: Path) -> Any:
         UserError: If the file cannot be read, or is not valid YAML.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    return yaml_of(text, str(path))
+
+
+def yaml_of(text: str, where: str) -> Any:
+    """Read YAML from a text as plain values. Nothing in it is executed.
+
+    Raises:
+        UserError: If it is not valid YAML. The message begins with `where`.
+    """
+    try:
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, *_OTHER_ERRORS) as error:
         message = " ".join(str(error).replace(' in "<unicode string>",', "").split())
-        raise UserError(f"{path}: not valid YAML ({message})") from error
+        raise UserError(f"{where}: not valid YAML ({message})") from error
 
 
 def parse_yaml(word: str) -> Any:

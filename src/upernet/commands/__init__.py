@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-COMMANDS = ("predict", "train", "evaluate", "discover", "benchmark", "prepare", "labels", "convert", "models")
+COMMANDS = ("predict", "train", "evaluate", "discover", "benchmark", "prepare", "labels", "convert", "export", "models")
 
 
 def find_command(name: str) -> Callable[..., int]:

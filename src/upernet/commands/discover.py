@@ -61,7 +61,7 @@ def discover(
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'. They have no
             annotations.
         model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files as
-            [encoder.pth,decoder.pth], or an address; none to use annotations alone.
+            [encoder.pth,decoder.pth], an address, or an .onnx of upernet export; none to use annotations alone.
         out: Folder for the results.
         data: Sources of annotated images and the meaning of their labels, as in a training file; settings for training
             are not used.
@@ -143,9 +143,8 @@ def discover(
     from upernet.engine.knowledge.tables import screen_tables, summary
     from upernet.engine.knowledge.vocabulary import Vocabulary
     from upernet.engine.processes import join, wait_for_others
-    from upernet.model.build import hash_weights
-    from upernet.runtimes.choice import engine_of, on_engine
-    from upernet.store.loading import load_model
+    from upernet.runtimes.choice import engine_of, hash_network, on_engine
+    from upernet.store.loading import open_model
 
     chosen = None if data is None or not data.sources else _annotated(data.measured(sources, split))
     with join(device) as (rank, world, where):
@@ -154,7 +153,7 @@ def discover(
                 raise UserError(f"--workers {workers}: a GPU is used by one process; leave the option out")
             workers = 1
         if files:
-            network, tasks, inference = load_model(files, trust, mirror)
+            network, tasks, inference = open_model(files, trust, mirror)
         images, errors = find_images(inputs)
         for error in errors if rank == 0 else ():
             print_line(str(error), sys.stderr)
@@ -166,7 +165,7 @@ def discover(
         make_folder(out, "--out")
         found, weights = None, ""
         if files:
-            weights = hash_weights(network)
+            weights = hash_network(network)
             ready = on_engine(network, engine, where, images=len(photos), reference=reference)
             del network  # an engine has its own copy
             found = Model(ready, as_predicted(inference), where)

@@ -49,8 +49,8 @@ def evaluate(
 
     Args:
         data: Sources and the meaning of their labels, as in a training file; settings for training are not used.
-        model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files, or
-            an address.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, the authors' two files, an
+            address, or an .onnx of upernet export.
         out: File for the report, in JSON. If not given, none is written.
         sources: Names of the sources to evaluate. If not given, all are.
         split: Split to evaluate, instead of each source's own `val`.
@@ -95,7 +95,7 @@ def evaluate(
     from upernet.engine.skipped import SkippedImages
     from upernet.engine.submission import writer
     from upernet.runtimes.choice import on_engine
-    from upernet.store.loading import load_model
+    from upernet.store.loading import open_model
 
     if isinstance(model, dict) or not model:
         raise UserError(
@@ -119,7 +119,7 @@ def evaluate(
     results = []
     skipped = SkippedImages(lambda line: print_line(line, sys.stderr))
     with join(device) as (rank, world, where):
-        network, tasks, inference = load_model(files if len(files) > 1 else files[0], trust)
+        network, tasks, inference = open_model(files if len(files) > 1 else files[0], trust)
         inference = PAPER_INFERENCE if paper else inference
         options = {"max_side": max_side, "window": window, "stride": stride}
         changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}

@@ -31,7 +31,8 @@ def predict(
 
     Args:
         inputs: Image files, folders (searched to any depth) and globs such as 'photos/**/*.jpg'.
-        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, an address, or an .onnx
+            of upernet export.
         out: Folder for the results. Sub-folders of an input folder are kept.
         device: Where to compute; auto takes a GPU if there is one.
         engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the

@@ -17,7 +17,7 @@ from upernet.errors import WorkError
 from upernet.model.upernet import UPerNet
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 MAX_MODULES = 20_000
 """Most modules of a network; the largest backbones have some 2,000."""
@@ -87,7 +87,7 @@ def cpu_state_dict(model: UPerNet) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
 
 
-def hash_weights(network: UPerNet) -> str:
+def hash_weights(network: nn.Module) -> str:
     """Hash of the names, shapes and values of all tensors of a network."""
     content = sha256()
     for name, value in network.state_dict().items():

@@ -199,7 +199,7 @@ def load(
     *,
     images: int = 1,
 ) -> Parser:
-    """Load any UPerNet as a parser: a shipped or published model, a model folder, or a file of other software.
+    """Load any UPerNet as a parser: a shipped or published model, a folder, a file of other software, or an export.
 
     Args:
         model: For example `upp-mini`, `runs/mine/model`, `upernet_r50_512x512_160k_ade20k` (see `upernet models`),
@@ -219,9 +219,9 @@ def load(
     """
     target = find_device(device)
     from upernet.runtimes.choice import on_engine
-    from upernet.store.loading import load_model
+    from upernet.store.loading import open_model
 
-    network, tasks, inference = load_model(model, trust, mirror)
+    network, tasks, inference = open_model(model, trust, mirror)
     name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(file) for file in model)
     return Parser(on_engine(network, engine, target, images=images, reference=reference), tasks, inference, name)
 

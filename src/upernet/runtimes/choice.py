@@ -23,6 +23,7 @@ from upernet.model.build import hash_weights
 from upernet.model.counts import count_multiply_adds
 from upernet.plain import to_plain
 from upernet.runtimes.engine import Engine, EngineName, EngineNetwork, in_one_line
+from upernet.runtimes.exported import ExportedNetwork
 from upernet.runtimes.kept import find_graph, keep_graph
 from upernet.runtimes.onnxruntime import ONNXRuntime
 from upernet.runtimes.openvino import OpenVINO
@@ -98,6 +99,13 @@ def engine_of(network: Network) -> EngineName:
     return network.engine.name if isinstance(network, EngineNetwork) else "torch"
 
 
+def hash_network(network: Network) -> str:
+    """Hash of the content of a network: of its tensors, or of the file from which an exported one runs."""
+    if isinstance(network, ExportedNetwork):
+        return sha256(network.path.read_bytes()).hexdigest()
+    return hash_weights(network) if isinstance(network, nn.Module) else ""
+
+
 def _is_installed(engine: Engine) -> bool:
     return all(name in sys.modules or find_spec(name) is not None for name in engine.packages)
 
@@ -148,7 +156,7 @@ def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder
     Raises:
         WorkError: If they differ.
     """
-    form = fuse(network, winograd=False)
+    form = fuse(network)
     engine.write(form, folder, list(tasks))
     image = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

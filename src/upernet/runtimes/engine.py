@@ -9,10 +9,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from upernet.contract import Task
 from upernet.errors import WorkError
+from upernet.inference.views import Network
 from upernet.model.upernet import select_tasks
 
 EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
@@ -38,7 +39,7 @@ class Engine(Protocol):
     packages: tuple[str, ...]
     devices: tuple[str, ...]
 
-    def write(self, network: nn.Module, folder: Path, tasks: Sequence[str]) -> None:
+    def write(self, network: Network, folder: Path, tasks: Sequence[str]) -> None:
         """Write the graph of a network, for images of any size.
 
         Args:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from upernet.errors import UserError
+from upernet.inference.views import Network
 from upernet.runtimes.engine import EngineName, Run
 from upernet.runtimes.graph import write_graph
 
@@ -24,7 +24,7 @@ class ONNXRuntime:
     packages: tuple[str, ...] = ("onnxruntime", "onnx", "onnxscript")
     devices: tuple[str, ...] = ("cpu", "cuda")
 
-    def write(self, network: nn.Module, folder: Path, tasks: Sequence[str]) -> None:
+    def write(self, network: Network, folder: Path, tasks: Sequence[str]) -> None:
         """Write the graph as ONNX."""
         write_graph(network, folder / _GRAPH, tasks)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from upernet.inference.views import Network
 from upernet.runtimes.engine import EngineName, Run
 from upernet.runtimes.graph import write_graph
 
@@ -25,7 +25,7 @@ class OpenVINO:
     packages: tuple[str, ...] = ("openvino", "onnx", "onnxscript")
     devices: tuple[str, ...] = ("cpu",)
 
-    def write(self, network: nn.Module, folder: Path, tasks: Sequence[str]) -> None:
+    def write(self, network: Network, folder: Path, tasks: Sequence[str]) -> None:
         """Write the graph in OpenVINO's own form."""
         import openvino
 

@@ -8,15 +8,36 @@ from pathlib import Path
 from upernet.config import InferenceConfig
 from upernet.contract import Task
 from upernet.errors import UserError, WorkError
+from upernet.inference.views import Network
 from upernet.model import UPerNet
 from upernet.model.build import build_model, build_on_meta, for_inference
 from upernet.store.archives import read_safetensors
+from upernet.store.exported import is_exported, read_exported
 from upernet.store.foreign import read_foreign
 from upernet.store.native import CONFIG, WEIGHTS, is_native, read_model_config
 from upernet.store.weights import check_tensors, load_weights
 from upernet.zoo.fetch import fetch_model, fetch_published
 from upernet.zoo.published import find_published
 from upernet.zoo.shipped import shipped_models
+
+
+def open_model(
+    model: str | Path | Sequence[str | Path], trust: Sequence[str] = (), mirror: str | None = None
+) -> tuple[Network, dict[str, Task], InferenceConfig]:
+    """Open a network that only answers: any UPerNet, see `load_model`, or an ONNX file of `upernet export`.
+
+    An exported network runs in ONNX Runtime on the CPU. It cannot be trained or changed.
+
+    Raises:
+        UserError: As of `load_model`; if an ONNX file is of other software, or gives no logits; or if a package is
+            missing that runs it.
+        WorkError: As of `load_model`.
+    """
+    paths = find_model(model, mirror)
+    if len(paths) == 1 and is_exported(paths[0]):
+        network, _, tasks, inference = read_exported(paths[0], trust)
+        return network, tasks, inference
+    return load_model(paths, trust)
 
 
 def load_model(
@@ -36,8 +57,11 @@ def load_model(
         WorkError: If a file of it is damaged or hostile, or cannot be downloaded.
     """
     paths = find_model(model, mirror)
+    exported = next((path for path in paths if is_exported(path)), None)
+    if exported is not None:
+        raise UserError(f"{exported}: is an exported graph, without a network to change; give the model it was made of")
     if native := len(paths) == 1 and is_native(paths[0]):
-        config, tasks, inference = read_model_config(paths[0], trust)
+        config, tasks, inference, _ = read_model_config(paths[0], trust)
         where, state = str(paths[0] / WEIGHTS), read_safetensors(paths[0] / WEIGHTS)
         described = str(paths[0] / CONFIG)
     else:
@@ -88,3 +112,10 @@ def find_model(model: str | Path | Sequence[str | Path], mirror: str | None = No
             f"{model}: is published, but cannot be read: {published.reason}; upernet models lists those that can"
         )
     return fetch_published(published, mirror)
+
+
+def model_card(model: str | Path | Sequence[str | Path], mirror: str | None = None) -> str:
+    """The text of the model card beside a model, its `README.md`; empty if there is none."""
+    paths = find_model(model, mirror)
+    card = paths[0] / "README.md" if len(paths) == 1 else None
+    return card.read_text(encoding="utf-8", errors="replace") if card is not None and card.is_file() else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -56,17 +56,24 @@ def save_model(
     state = cpu_state_dict(model)
     if half:
         state = {k: _to_half(k, v) for k, v in state.items()}
+    weights = save(state)
+    text = describe(model.config, tasks, inference, info)
+    write_whole(folder / WEIGHTS, lambda file: file.write(weights))
+    write_whole(folder / CONFIG, lambda file: file.write(text.encode()))
+
+
+def describe(
+    config: ModelConfig, tasks: Mapping[str, Task], inference: InferenceConfig, info: Mapping[str, Any] | None = None
+) -> str:
+    """The text of a `config.yaml`, which also describes a network in files of other kinds."""
     content = {
         "format": 1,
-        "model": to_plain(model.config),
+        "model": to_plain(config),
         "tasks": {name: to_plain(task) for name, task in tasks.items()},
         "inference": to_plain(inference),
         "info": dict(info or {}),
     }
-    weights = save(state)
-    text = write_yaml(content)
-    write_whole(folder / WEIGHTS, lambda file: file.write(weights))
-    write_whole(folder / CONFIG, lambda file: file.write(text.encode()))
+    return write_yaml(content)
 
 
 def _to_half(name: str, value: Tensor) -> Tensor:
@@ -80,8 +87,24 @@ def _to_half(name: str, value: Tensor) -> Tensor:
     return half
 
 
-def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelConfig, dict[str, Task], InferenceConfig]:
-    """Read the network, tasks and inference that a model folder's `config.yaml` describes.
+class Description(NamedTuple):
+    """A network as its `config.yaml` describes it.
+
+    Attributes:
+        config: The network's configuration.
+        tasks: Its tasks by name.
+        inference: How photographs are resized for it.
+        info: Further plain values.
+    """
+
+    config: ModelConfig
+    tasks: dict[str, Task]
+    inference: InferenceConfig
+    info: dict[str, Any]
+
+
+def read_model_config(folder: Path, trust: Sequence[str] = ()) -> Description:
+    """Read what a model folder's `config.yaml` describes.
 
     Args:
         folder: The model folder.
@@ -92,36 +115,42 @@ def read_model_config(folder: Path, trust: Sequence[str] = ()) -> tuple[ModelCon
         WorkError: If the file is damaged or hostile.
     """
     path = folder / CONFIG
-    content = _read_content(path)
+    try:
+        content = read_yaml(path)
+    except UserError as error:
+        raise WorkError(str(error)) from error
+    return read_description(content, str(path), trust)
+
+
+def read_description(content: Any, where: str, trust: Sequence[str] = ()) -> Description:
+    """Build what the plain values of a `config.yaml` describe, after a check of all that they ask for.
+
+    Args:
+        content: The plain values.
+        where: The file that they were read from, for the error line.
+        trust: See `read_model_config`.
+
+    Raises:
+        UserError: If a value is of a wrong type, a key is unknown, or a module is not trusted.
+        WorkError: If the content is hostile, or lacks the keys `model` and `tasks`.
+    """
+    if _count_values(content, {}) > MAX_VALUES:
+        raise WorkError(f"{where}: holds more than {MAX_VALUES} values, counting shared ones anew; it may be hostile")
+    if not isinstance(content, dict) or "model" not in content or "tasks" not in content:
+        raise WorkError(f"{where}: expected the keys model and tasks")
     for key, named in class_paths(content["tasks"], "tasks"):
         module = named.rpartition(".")[0]
         # Importing runs a module: a stranger's file must not choose which.
         if module and module.split(".")[0] not in ("upernet", *trust) and module not in sys.modules:
-            raise UserError(f"{path}: {key} comes from module {module!r}; if you trust it, --trust {module}")
+            raise UserError(f"{where}: {key} comes from module {module!r}; if you trust it, --trust {module}")
     try:
         tasks = from_plain(dict[str, Task], content["tasks"], "tasks")
         config = from_plain(ModelConfig, content["model"], "model")
         inference = from_plain(InferenceConfig, content.get("inference") or {}, "inference")
     except UserError as error:
-        raise type(error)(f"{path}: {error}") from error
-    return config, tasks, inference
-
-
-def _read_content(path: Path) -> dict[str, Any]:
-    """The content of a model's `config.yaml`, which has at least the keys `model` and `tasks`.
-
-    Raises:
-        WorkError: If it is damaged or hostile.
-    """
-    try:
-        content = read_yaml(path)
-    except UserError as error:
-        raise WorkError(str(error)) from error
-    if _count_values(content, {}) > MAX_VALUES:
-        raise WorkError(f"{path}: holds more than {MAX_VALUES} values, counting shared ones anew; it may be hostile")
-    if not isinstance(content, dict) or "model" not in content or "tasks" not in content:
-        raise WorkError(f"{path}: expected the keys model and tasks")
-    return content
+        raise type(error)(f"{where}: {error}") from error
+    info = content.get("info")
+    return Description(config, tasks, inference, info if isinstance(info, dict) else {})
 
 
 def _count_values(block: Any, known: dict[int, int]) -> int:

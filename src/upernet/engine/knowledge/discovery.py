@@ -49,7 +49,7 @@ from upernet.plain import to_plain
 from upernet.runtimes.choice import on_engine
 from upernet.runtimes.engine import EngineName
 from upernet.screen import printable
-from upernet.store.loading import load_model
+from upernet.store.loading import open_model
 
 UNFINISHED = ".chunks"
 """Folder of unfinished work in the folder of results."""
@@ -240,7 +240,7 @@ def _start(survey: Survey, model: Model | None, load: bool) -> None:
     if load:
         torch.set_num_threads(survey.threads)
         if survey.model:
-            network, tasks, inference = load_model(survey.model, survey.trust, survey.mirror)
+            network, tasks, inference = open_model(survey.model, survey.trust, survey.mirror)
             cpu = torch.device("cpu")
             ready = on_engine(network, survey.engine, cpu, reference=survey.reference)
             model = Model(ready, as_predicted(inference), cpu)
