@@ -34,7 +34,6 @@ from upernet.engine.processes import build_fabric
 from upernet.engine.skipped import SkippedImages
 from upernet.engine.state import WORLD, flat_defaults, flat_settings, read_state, write_state
 from upernet.errors import UserError, WorkError
-from upernet.inference.upsample import resize
 from upernet.model import UPerNet
 from upernet.screen import printable
 from upernet.store.native import save_model
@@ -344,11 +343,13 @@ class Trainer:
         losses = {}
         for name in present:
             key = self.tasks[name].target or name
-            target, z = batch.targets[key], logits[name].float()
-            if target.ndim == 3 and z.ndim == 4 and z.shape[2:] != target.shape[1:]:
-                z = resize(z, (target.shape[1], target.shape[2]), self.plain_model.upsampling_align_corners)
+            target, z, sets = batch.targets[key], logits[name].float(), supervision[key].sets
             with average_over_own_batch() if self.optim.loss_average == "batches" else nullcontext():
-                losses[name] = self.tasks[name].loss(z, target, supervision[key].sets)
+                if target.ndim == 3 and z.ndim == 4 and z.shape[2:] != target.shape[1:]:
+                    align_corners = self.plain_model.upsampling_align_corners
+                    losses[name] = self.tasks[name].resized_loss(z, target, sets, align_corners)
+                else:
+                    losses[name] = self.tasks[name].loss(z, target, sets)
         return losses
 
     def _is_trained(self, name: str) -> bool:
