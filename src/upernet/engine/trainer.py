@@ -35,6 +35,8 @@ from upernet.engine.skipped import SkippedImages
 from upernet.engine.state import WORLD, flat_defaults, flat_settings, read_state, write_state
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
+from upernet.model.decoder import ResizedConvBNReLU
+from upernet.model.weight_gradients import QuickWeightGradients
 from upernet.screen import printable
 from upernet.store.native import save_model
 from upernet.tasks.losses import average_over_own_batch
@@ -86,6 +88,9 @@ class Trainer:
         elif self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's own drops activations that lie in a norm
         self.plain_model = model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, ResizedConvBNReLU):
+                module.taps = True
         self._freeze_all_but(optim.train_only)
         optimizer = build_optimizer(model, optim)
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
@@ -339,7 +344,8 @@ class Trainer:
         """Loss of every task whose target is in the batch; no other branch is computed."""
         supervision = self.sources[batch.source].supervision
         present = [n for n, task in self.tasks.items() if (task.target or n) in batch.targets and self._is_trained(n)]
-        logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
+        with QuickWeightGradients() if self.fabric.device.type == "cpu" else nullcontext():
+            logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
         losses = {}
         for name in present:
             key = self.tasks[name].target or name
