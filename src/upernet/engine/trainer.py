@@ -88,11 +88,13 @@ class Trainer:
         elif self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's own drops activations that lie in a norm
         self.plain_model = model.to(memory_format=torch.channels_last)
+        self.plain_model.checkpoint = run.checkpoint
         for module in model.modules():
             if isinstance(module, ResizedConvBNReLU):
                 module.taps = True
         self._freeze_all_but(optim.train_only)
-        optimizer = build_optimizer(model, optim)
+        # The scaler of half precision looks into fused optimisers, which gradients that are clipped first do not allow.
+        optimizer = build_optimizer(model, optim, fused=run.precision != "16-mixed")
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
         self.ema = None if optim.ema is None else MovingAverage(self.plain_model, optim.ema)
         self.mixture = SourceMixture(
