@@ -17,7 +17,6 @@ from upernet.compare.implementation import Implementation
 from upernet.config import OptimConfig
 from upernet.contract import Task
 from upernet.engine.optim import build_optimizer
-from upernet.inference.upsample import resize
 from upernet.labels import ClassSets
 from upernet.model import UPerNet
 from upernet.resize import Size
@@ -159,8 +158,8 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
             for name, logits in network(image).items():
                 task = network.tasks[name]
                 target = torch.randint(len(task.classes), (batch, *crop), device=device)
-                full = resize(logits.float(), crop, network.upsampling_align_corners)
-                losses.append(task.weight * task.loss(full, target, ClassSets.of(task.classes.names, task.classes)))
+                sets, align_corners = ClassSets.of(task.classes.names, task.classes), network.upsampling_align_corners
+                losses.append(task.weight * task.resized_loss(logits.float(), target, sets, align_corners))
         torch.stack(losses).sum().backward()
         optimizer.step()
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
