@@ -90,7 +90,7 @@ def test_levels_are_the_papers(order: str, align_corners: bool) -> None:
     for bins, branch in zip((1, 2, 3, 6), model.ppm.branches, strict=True):
         x = F.adaptive_avg_pool2d(c[3], bins)
         branches.append(up(branch(x), c[3]) if order == "conv_upsample" else branch(up(x, c[3])))
-    p5 = model.ppm.out([torch.cat([c[3], *branches], 1)])
+    p5 = model.ppm.out(torch.cat([c[3], *branches], 1))
     l4 = model.lateral[2](c[2]) + up(p5, c[2])
     l3 = model.lateral[1](c[1]) + up(l4, c[1])
     l2 = model.lateral[0](c[0]) + up(l3, c[0])

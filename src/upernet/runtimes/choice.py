@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from upernet.model import UPerNet
 from upernet.model.build import hash_weights
 from upernet.model.counts import count_multiply_adds
 from upernet.plain import to_plain
-from upernet.runtimes.engine import Engine, EngineName, EngineNetwork, in_one_line
+from upernet.runtimes.engine import GRAPH, Engine, EngineName, EngineNetwork, in_one_line
 from upernet.runtimes.exported import ExportedNetwork
-from upernet.runtimes.kept import find_graph, keep_graph
+from upernet.runtimes.graph import write_graph
+from upernet.runtimes.kept import find_graph, graphs_folder, keep_graph
 from upernet.runtimes.onnxruntime import ONNXRuntime
 from upernet.runtimes.openvino import OpenVINO
 from upernet.screen import print_line
@@ -111,7 +112,7 @@ def _is_installed(engine: Engine) -> bool:
 
 
 def _is_worth_it(engine: Engine, network: UPerNet, images: int) -> bool:
-    if find_graph(_key(engine, network)) is not None:
+    if find_graph(_key(network)) is not None:
         return True
     # Counting takes a third of a second; no single image is worth that.
     return images > 1 and images * count_multiply_adds(network, SIZE)["total"] >= PAYS
@@ -126,7 +127,7 @@ def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetw
     """
     tasks = {name: task for name, task in network.tasks.items() if not task.auxiliary}
     corners = network.upsampling_align_corners
-    key = _key(engine, network)
+    key = _key(network)
     try:
         folder = find_graph(key)
         if folder is None:
@@ -141,7 +142,7 @@ def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetw
     except UserError:
         raise
     except OSError as error:
-        where = error.filename or folder
+        where = error.filename or graphs_folder()
         raise WorkError(
             f"engine {engine.name}: cannot keep its graph in {where} ({error.strerror or error}); "
             "TORCH_HOME names another folder"
@@ -156,8 +157,7 @@ def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder
     Raises:
         WorkError: If they differ.
     """
-    form = fuse(network)
-    engine.write(form, folder, list(tasks))
+    write_graph(fuse(network), folder / GRAPH, list(tasks))
     image = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(image, list(tasks))
@@ -172,16 +172,16 @@ def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder
             )
 
 
-def _key(engine: Engine, network: UPerNet) -> str:
+def _key(network: UPerNet) -> str:
     """Names all that the graph of a network depends on."""
     described = {
         "weights": hash_weights(network),
         "model": to_plain(network.config),
         "tasks": {name: to_plain(task) for name, task in network.tasks.items() if not task.auxiliary},
         "code": _code_hash(network),
-        "versions": {name: _version(name) for name in ("torch", "timm", "upernet", *engine.packages)},
+        "versions": {name: version(name) for name in ("torch", "timm", "upernet", "onnxscript")},
     }
-    return f"{engine.name}-{sha256(json.dumps(described, default=str).encode()).hexdigest()[:32]}"
+    return sha256(json.dumps(described, default=str).encode()).hexdigest()[:32]
 
 
 def _code_hash(network: nn.Module) -> str:
@@ -192,10 +192,3 @@ def _code_hash(network: nn.Module) -> str:
         file = getattr(sys.modules.get(kind.__module__), "__file__", None)
         files |= {Path(file)} if file else set()
     return sha256(b"".join(path.read_bytes() for path in sorted(files) if path.is_file())).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # the package for GPUs has another name than the module
-        return "unknown"
