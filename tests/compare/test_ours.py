@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from small_networks import semantic, tiny, trial
 
 from upernet import tasks as kinds
-from upernet.compare.counts import count_multiply_adds
 from upernet.compare.implementation import Trial
 from upernet.compare.ours import our_implementation, seeded_network
 from upernet.config import InferenceConfig
 from upernet.model import UPerNet
+from upernet.model.counts import count_multiply_adds
 from upernet.parse.parser import Parser
 from upernet.tasks import Object, Task
 

@@ -10,10 +10,10 @@ from small_networks import Theirs, semantic, stand_in_library, tiny, trial
 from torch import Tensor
 
 import upernet
-from upernet.compare.counts import count_multiply_adds
 from upernet.compare.ours import seeded_network
 from upernet.compare.peers import PEERS, peer_implementation
 from upernet.config import ModelConfig
+from upernet.model.counts import count_multiply_adds
 from upernet.tasks import Object, Task
 
 

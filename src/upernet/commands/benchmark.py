@@ -93,12 +93,12 @@ def benchmark(
 
     from upernet import __version__
     from upernet.compare.costs import DISCARDED, measure
-    from upernet.compare.counts import count_multiply_adds, count_parameters
     from upernet.compare.implementation import Trial
     from upernet.compare.ours import our_implementation, seeded_network
     from upernet.compare.peers import PEERS, peer_implementation
     from upernet.compare.report import describe_costs, describe_machine
     from upernet.device import find_device
+    from upernet.model.counts import count_multiply_adds, count_parameters
     from upernet.store.loading import load_model
 
     where = find_device(device)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from upernet.compare.counts import count_multiply_adds
 from upernet.compare.implementation import Implementation, Trial
 from upernet.config import ModelConfig
 from upernet.contract import Task
@@ -16,6 +15,7 @@ from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import run_network
 from upernet.model import UPerNet
 from upernet.model.build import build_model, for_inference
+from upernet.model.counts import count_multiply_adds
 
 
 def seeded_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upernet.compare.costs import arithmetic
-from upernet.compare.counts import count_multiply_adds
 from upernet.compare.implementation import Implementation, Trial
 from upernet.compare.ours import seeded_network
 from upernet.config import ModelConfig
@@ -32,6 +31,7 @@ from upernet.contract import Task
 from upernet.errors import UserError
 from upernet.inference.upsample import resize
 from upernet.model import UPerNet
+from upernet.model.counts import count_multiply_adds
 from upernet.plain import to_plain
 from upernet.resize import Size
 from upernet.store.foreign import write_foreign
