@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from upernet.errors import UserError
 from upernet.model.same_padding import make_padding_traceable
-from upernet.model.swin import has_windows, pad_before_shift
+from upernet.model.swin import has_windows, set_blocks
 
 # Options with which families take images of any size; the first set that the model knows is used. A Swin decides by the
 # size it is built for whether a stage shifts its windows. At 224 px the last stage is one window, which never shifts;
@@ -64,8 +64,7 @@ class Backbone(nn.Module):
         make_padding_traceable(self.body)
         if shift_first and not has_windows(self.body):
             raise UserError(f"backbone {name!r} is no Swin and takes no 'shift_first'; a valid key is 'drop_path_rate'")
-        if not shift_first:
-            pad_before_shift(self.body)
+        set_blocks(self.body, shift_first)
         info = cast(Any, self.body).feature_info
         strides, channels = info.reduction(), info.channels()
         patch = next((m.patch_size for m in self.body.modules() if isinstance(m, PatchEmbed)), (1, 1))

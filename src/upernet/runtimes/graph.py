@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config as symbols
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from upernet.contract import Task
 from upernet.inference.answers import order_tasks
@@ -29,8 +29,11 @@ MAX_SIDE = 2**14
 """Largest side of an image that the graph takes, in pixels."""
 OPSET = 20
 """Version of ONNX's operators that is written if nothing else is asked for."""
-_EXAMPLE = (2, 3, 96, 160)
-"""Shape of the images with which the network is traced: no two sizes are equal, and none is 1."""
+_EXAMPLE = (2, 3, 800, 1312)
+"""Shape of the images with which the network is traced. Nothing is computed, so that it may be large: at every level
+there are several of a Swin's windows, more across than down."""
+_LARGE = 512
+"""Smallest side for which tracing has to be right by itself, in pixels."""
 
 
 class LogitsOf(nn.Module):
@@ -87,22 +90,28 @@ def trace(module: LogitsOf | MapsOf) -> ExportedProgram:
     """
     # Channels last in memory, tracing would ask of every map whether its strides are in that order at all sizes.
     module = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)
-    sides = {2: Dim("height", min=MIN_SIDE, max=MAX_SIDE), 3: Dim("width", min=MIN_SIDE, max=MAX_SIDE)}
-    example = torch.zeros(_EXAMPLE, dtype=module.input_type)
-    # Tracing treats a map of one sample as a case of its own, and so excludes the sizes at which c5 is one. Here it may
-    # take one for many; what it takes for granted is written down as assertions instead of refusing the trace.
-    with _quiet(), torch.no_grad(), cast(Any, symbols).patch(backed_size_oblivious=True):
+    # Tracing would take a map of one sample or one window for a case of its own, so it is told of large sides only.
+    # What it takes for granted all the same is written down as assertions, instead of refusing sizes.
+    sides = {2: Dim("height", min=_LARGE, max=MAX_SIDE), 3: Dim("width", min=_LARGE, max=MAX_SIDE)}
+    with _quiet(), torch.no_grad():
         program = torch.export.export(
             module,
-            (example,),
+            (torch.zeros(_EXAMPLE, dtype=module.input_type),),
             dynamic_shapes=({0: Dim("batch"), **sides},),
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+    # The operations are right for one sample and for one window too.
     for assertion in program.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
-        # It may exclude a map of one sample, for which the operations are right all the same.
         program.graph.erase_node(assertion)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
+    for symbol, bounds in list(program.range_constraints.items()):
+        if bounds.lower == _LARGE:
+            program.range_constraints[symbol] = ValueRanges(MIN_SIDE, MAX_SIDE)
+    program.example_inputs = (
+        (torch.zeros(1, 3, 64, 64, dtype=module.input_type),),
+        {},
+    )  # a file would hold the large one
     return program
 
 
