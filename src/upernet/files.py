@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -96,7 +99,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool 
     Raises:
         OSError: If the file cannot be written; what was there before is still there.
     """
-    unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    unfinished = _unfinished(path)
     try:
         with open(unfinished, "wb") as file:
             write(file)
@@ -108,11 +111,43 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool 
         unfinished.unlink(missing_ok=True)
 
 
+def write_whole_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a folder that is there entirely or not at all. After a power cut its files may be damaged.
+
+    Args:
+        path: The folder, in one that exists. What is there is deleted before.
+        write: Writes the files into the empty folder that it is given.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    unfinished = _unfinished(path)
+    try:
+        unfinished.mkdir()
+        write(unfinished)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unfinished(path: Path) -> Path:
+    """A name beside a file or folder for what is written of it, until it is whole."""
+    return path.with_name(f"{_UNFINISHED}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what `write_whole` left in a folder when its process was killed. Files of running processes stay."""
+    """Remove what `write_whole` and `write_whole_folder` left in a folder when their process was killed.
+
+    Files of running processes stay.
+    """
     for path in folder.glob(f"{_UNFINISHED}*-*.tmp"):
         process = path.name.removeprefix(_UNFINISHED).partition("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
+        if not process.isdigit() or _is_running(int(process)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -153,3 +188,47 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Let only one process or thread at a time into the block, by a lock file that is deleted afterwards.
+
+    Nothing is locked on Windows, nor on file systems without locks, as some network ones.
+
+    Args:
+        path: The lock file, which is in the way of nothing else.
+        waiting: Called, before the wait, if another one is in the block.
+    """
+    while True:
+        file = open(path, "ab")  # noqa: SIM115 (the lock lives as long as the file is open)
+        try:
+            _wait_for(file, waiting)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+        except BaseException:
+            file.close()
+            raise
+        # The previous holder deleted the file while we waited, so the next process would lock another file.
+        file.close()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # systems that cannot delete an open file keep it
+            path.unlink()
+        file.close()
+
+
+def _wait_for(file: IO[bytes], waiting: Callable[[], None]) -> None:
+    if sys.platform == "win32":
+        return  # no fcntl there
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a file system without locks

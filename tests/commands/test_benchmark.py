@@ -212,6 +212,8 @@ def test_an_engine_that_cannot_compute_so_is_refused(
     words = ["--config", str(recipe), "--device", "cpu", "--precision", "bf16", "--out", str(tmp_path / "report.json")]
     assert main(["benchmark", *words, "--engine", name]) == 2
     assert f"--engine {name}: is measured on a CPU in float32 only; valid here: torch" in capsys.readouterr().err
+    assert main(["benchmark", "--config", str(recipe), "--device", "cpu", "--reference", "--engine", name]) == 2
+    assert f"--reference is the plain network in PyTorch; try --compare {name}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

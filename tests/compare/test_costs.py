@@ -145,6 +145,34 @@ def test_our_own_network_in_a_process_of_its_own(forked: None, tmp_path: Path) -
     assert torch.allclose(cost.logits["semantic"], expected, atol=1e-4)
 
 
+def open_with_graph(folder: Path, trial: Trial) -> Callable[[], Implementation]:
+    """What keeps a file, 100 MiB in memory while it does so, and tells whether it was there."""
+
+    def prepare() -> Implementation:
+        if found := (folder / "graph").exists():
+            return Implementation("1", lambda: {"a": torch.tensor([found])}, lambda: {"a": torch.ones(1, 1)})
+        torch.ones(100 * 2**18)
+        (folder / "graph").touch()
+        return Implementation("1", lambda: {"a": torch.tensor([found])}, lambda: {"a": torch.ones(1, 1)})
+
+    return prepare
+
+
+def test_making_a_graph_is_a_first_use_but_no_memory_of_later_ones(forked: None, tmp_path: Path) -> None:
+    network = seeded_network(tiny(), semantic())
+    openings = {"openvino": partial(open_with_graph, tmp_path), "torch": partial(open_alone, "small")}
+    both = [Contender("upernet", opening, network, engine) for engine, opening in openings.items()]
+    found, failed = measure(both, shown(), 1, DISCARDED + 1)
+    assert failed == {}
+    kept, plain = found["upernet openvino"], found["upernet torch"]
+    assert kept.ids["a"].tolist() == [1]
+    assert kept.next_use is not None
+    assert plain.next_use is None
+    assert kept.process_memory is not None
+    assert plain.process_memory is not None
+    assert kept.process_memory - plain.process_memory < 50 * 2**20
+
+
 def test_a_training_step_moves_every_weight() -> None:
     network = seeded_network(tiny(), semantic())
     before = {name: value.clone() for name, value in network.named_parameters()}

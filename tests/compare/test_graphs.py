@@ -12,7 +12,7 @@ from small_networks import semantic, shown, tiny
 
 from upernet.compare.agreement import exact_answers
 from upernet.compare.graphs import ENGINES
-from upernet.compare.ours import open_ours, seeded_network
+from upernet.compare.ours import seeded_network
 from upernet.compare.twins import GraphWriter
 from upernet.config import InferenceConfig
 from upernet.errors import UserError, WorkError
@@ -61,7 +61,6 @@ def test_what_engines_do_not_compute_is_told(written: GraphWriter, monkeypatch: 
 
 def test_an_engine_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = semantic()
-    save_model(tmp_path, seeded_network(tiny(), tasks), tasks, InferenceConfig())
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match="openvino is missing"):
-        open_ours(tmp_path, [], "openvino", False, shown().trial())
+        GraphWriter(seeded_network(tiny(), tasks), tasks, tmp_path, []).contender("openvino", shown())

@@ -11,12 +11,12 @@ from small_networks import semantic, stand_in_library, tiny, trial
 
 import upernet
 from upernet.compare.agreement import exact_answers
-from upernet.compare.counts import count_multiply_adds
 from upernet.compare.implementation import Implementation
 from upernet.compare.ours import seeded_network
 from upernet.compare.peers import PEERS
 from upernet.compare.twins import peer_contender
 from upernet.config import InferenceConfig, ModelConfig
+from upernet.model.counts import count_multiply_adds
 from upernet.tasks import Object, Task
 
 

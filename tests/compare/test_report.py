@@ -17,9 +17,9 @@ from upernet.compare.report import describe_costs, describe_machine
 
 EXACT = seeded_network(tiny(), semantic())
 COSTS = {
-    "upernet torch": Costs("1.2", 3.5, [0.1, 0.2, 0.4], [0.2, 0.2, 0.2], 2**30, 2**31),
-    "upernet openvino": Costs("1.2", 3.5, [0.1, 0.1, 0.1], [0.1, 0.1, 0.1]),
-    "smp": Costs("9.9", 0.5, [0.3, 0.2, 0.8], [0.1, 0.4, 0.2], None, None, 16, 12),
+    "upernet torch": Costs("1.2", 3.5, None, [0.1, 0.2, 0.4], [0.2, 0.2, 0.2], 2**30, 2**31),
+    "upernet openvino": Costs("1.2", 3.5, 0.5, [0.1, 0.1, 0.1], [0.1, 0.1, 0.1]),
+    "smp": Costs("9.9", 0.5, None, [0.3, 0.2, 0.8], [0.1, 0.4, 0.2], None, None, 16, 12),
 }
 
 
@@ -53,6 +53,7 @@ def test_ours_is_once_as_slow_as_ours_and_a_gpu_s_processor_is_not_told_of() -> 
 
 def test_others_are_told_relative_to_each_of_ours() -> None:
     told = describe("upernet", "openvino")
+    assert (told["first_use_s"], told["next_use_s"]) == (3.5, 0.5)
     assert told["cpu_time_ratio"] == pytest.approx(0.5)
     assert told["relative_times"] == {"smp": {"time": pytest.approx(3), "cpu": pytest.approx(2)}}
 

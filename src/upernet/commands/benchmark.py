@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from upernet.compare.contender import Contender
     from upernet.compare.implementation import Shown
     from upernet.model import UPerNet
+    from upernet.runtimes.engine import EngineName
 
 PHOTO = (512, 683)
 """Height and width of a photograph, for models whose classes are those of no known data set."""
@@ -76,7 +77,7 @@ def benchmark(
         images: Number of runs, of which the first five are not counted.
         engine: The engines that run our network; several are measured beside each other. auto is openvino on a CPU
             where it is installed, and else torch.
-        reference: Measure the plain network, not its fused form.
+        reference: Measure the plain network in PyTorch, not its fused form.
         compare: Other software to run alongside, image by image: libraries with this network, and engines that run
             the plain network's graph. Without names, all are run.
         device: Where to compute; auto takes a GPU if there is one.
@@ -114,11 +115,11 @@ def benchmark(
     from upernet import __version__
     from upernet.compare.agreement import exact_answers
     from upernet.compare.costs import DISCARDED, measure
-    from upernet.compare.counts import count_multiply_adds, count_parameters
     from upernet.compare.implementation import Shown
     from upernet.compare.ours import seeded_network
     from upernet.compare.report import describe_costs, describe_machine
     from upernet.device import find_device
+    from upernet.model.counts import count_multiply_adds, count_parameters
     from upernet.store.loading import load_model
     from upernet.store.native import save_model
 
@@ -129,7 +130,7 @@ def benchmark(
     else:
         name = "random weights"
         network, inference = seeded_network(model or ModelConfig(), tasks), inference or InferenceConfig()
-    engines = _engines(engine, where.type, precision)
+    engines = _engines(engine, reference, where.type, precision)
     input_size, answer = _sizes(size, tasks, inference)
     shown = Shown(input_size, answer, inference, batch, where.type, precision)
     usual = torch.get_num_threads()
@@ -205,29 +206,36 @@ def benchmark(
     return 0
 
 
-def _engines(wanted: Sequence[str], device: str, precision: str) -> list[str]:
+def _engines(wanted: Sequence[EngineName], reference: bool, device: str, precision: str) -> list[EngineName]:
     """The engines that run our network, without repetition.
 
     Raises:
-        UserError: If one of them does not compute on the device or in the precision.
+        UserError: If one of them does not compute on the device, in the precision, or the plain network.
     """
     from importlib.util import find_spec
 
-    plain = device == "cpu" and precision == "float32"
-    best = "openvino" if plain and find_spec("openvino") else "torch"
+    from upernet.runtimes.choice import ENGINES, PREFERRED
+
+    usual = device == "cpu" and precision == "float32" and not reference
+    there = all(find_spec(package) is not None for package in ENGINES[PREFERRED].packages)
+    best = ENGINES[PREFERRED].name if usual and there else "torch"
     engines = list(dict.fromkeys(best if one == "auto" else one for one in wanted or ["auto"]))
     for one in engines:
-        if one != "torch" and not plain:
+        if one != "torch" and reference:
+            raise UserError(f"--engine {one}: --reference is the plain network in PyTorch; try --compare {one}")
+        if one != "torch" and not usual:
             raise UserError(f"--engine {one}: is measured on a CPU in float32 only; valid here: torch")
     return engines
 
 
-def _our_contender(engine: str, reference: bool, network: UPerNet, folder: Path, trust: Sequence[str]) -> Contender:
+def _our_contender(
+    engine: EngineName, reference: bool, network: UPerNet, folder: Path, trust: Sequence[str]
+) -> Contender:
     from functools import partial
 
     from upernet.compare.contender import Contender
-    from upernet.compare.counts import count_parameters
     from upernet.compare.ours import open_ours
+    from upernet.model.counts import count_parameters
 
     return Contender(
         "upernet",
@@ -404,6 +412,9 @@ def _show(report: Mapping[str, Any]) -> None:
         for row in rows[1:]:
             if row.get("relative_times"):
                 tell(_relative(row))
+        for row in rows:
+            if row["next_use_s"] is not None:
+                tell(f"{_label(row)}: first answer after {row['next_use_s']:.1f} s once its graph is on disk")
     if report["layers"] is not None:
         tell("")
         screen.print(_layer_table(report["layers"]))

@@ -46,6 +46,8 @@ def discover(
     chunk: int = 32,
     keep: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
+    reference: bool = False,
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     mirror: str | None = None,
 ) -> int:
@@ -84,6 +86,9 @@ def discover(
         chunk: Number of images after which finished work is stored.
         keep: Keep the stored work, so that the same images can be counted again with other thresholds.
         device: Where to compute; auto takes a GPU if there is one.
+        engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
+            model is on disk, or there are enough images to pay for preparing it; otherwise torch.
+        reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
         trust: Your own modules, from which the model may import its tasks.
         mirror: Address to download from instead of the published host. If not given, the variable UPERNET_MIRROR
             is used, if set.
@@ -138,18 +143,18 @@ def discover(
     from upernet.engine.knowledge.tables import screen_tables, summary
     from upernet.engine.knowledge.vocabulary import Vocabulary
     from upernet.engine.processes import join, wait_for_others
+    from upernet.model.build import hash_weights
+    from upernet.runtimes.choice import engine_of, on_engine
     from upernet.store.loading import load_model
 
     chosen = None if data is None or not data.sources else _annotated(data.measured(sources, split))
     with join(device) as (rank, world, where):
-        found = None
-        if files:
-            network, tasks, inference = load_model(files, trust, mirror)
-            found = Model(network.to(where), as_predicted(inference), where)
-        if found is not None and where.type == "cuda":
+        if files and where.type == "cuda":
             if workers > 1:
                 raise UserError(f"--workers {workers}: a GPU is used by one process; leave the option out")
             workers = 1
+        if files:
+            network, tasks, inference = load_model(files, trust, mirror)
         images, errors = find_images(inputs)
         for error in errors if rank == 0 else ():
             print_line(str(error), sys.stderr)
@@ -159,12 +164,21 @@ def discover(
         if not photos:
             return 1
         make_folder(out, "--out")
+        found, weights = None, ""
+        if files:
+            weights = hash_weights(network)
+            ready = on_engine(network, engine, where, images=len(photos), reference=reference)
+            del network  # an engine has its own copy
+            found = Model(ready, as_predicted(inference), where)
         survey = Survey(
             photos=photos,
             tasks=tasks or {},
             vocabulary=vocabulary,
             sources=bound,
             model=files,
+            weights=weights,
+            engine="torch" if found is None else engine_of(found.network),
+            reference=reference,
             trust=tuple(trust),
             mirror=mirror,
             out=out,

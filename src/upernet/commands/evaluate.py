@@ -40,6 +40,8 @@ def evaluate(
     per_class: bool = False,
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
+    reference: bool = False,
 ) -> int:
     """Measure a model on the validation split of each source, in the source's own labels.
 
@@ -71,6 +73,9 @@ def evaluate(
         per_class: Also print the figures of every class.
         trust: Your own modules, from which the model may import its tasks.
         device: Where to compute; auto takes a GPU if there is one.
+        engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
+            model is on disk, or there are enough images to pay for preparing it; otherwise torch.
+        reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
 
     Returns:
         Exit status: 0.
@@ -89,6 +94,7 @@ def evaluate(
     from upernet.engine.processes import join
     from upernet.engine.skipped import SkippedImages
     from upernet.engine.submission import writer
+    from upernet.runtimes.choice import on_engine
     from upernet.store.loading import load_model
 
     if isinstance(model, dict) or not model:
@@ -129,13 +135,14 @@ def evaluate(
             changes["scale_of"] = "image" if protocol == "recent" else "box"
             changes["short_sides"] = ()
         inference = replace(inference, **changes)
-        network = network.to(where)
         bound = bind_sources(data, tasks)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
+        ready = on_engine(network, engine, where, images=images, reference=reference)
+        del network  # an engine has its own copy
         with progress("evaluating", images, shown=rank == 0) as advance:
             for source in bound.values():
                 results += evaluate_source(
-                    network,
+                    ready,
                     tasks,
                     source,
                     inference,

@@ -20,6 +20,8 @@ def predict(
     model: str = "upp-mini",
     out: Path = Path("upernet-out"),
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
+    reference: bool = False,
     top: int = 5,
     scores: bool = False,
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
@@ -32,6 +34,9 @@ def predict(
         model: A name (see upernet models), a model folder, a checkpoint of other software, or an address.
         out: Folder for the results. Sub-folders of an input folder are kept.
         device: Where to compute; auto takes a GPU if there is one.
+        engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
+            model is on disk, or there are enough images to pay for preparing it; otherwise torch.
+        reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
         top: Number of classes to list for the image as a whole.
         scores: Also write the probabilities of all classes at every pixel, as .npz files in float16. They are large.
         trust: Your own modules, from which the model may import its tasks.
@@ -64,7 +69,7 @@ def predict(
 
     from upernet.parse.parser import load
 
-    parser = load(model, device, trust, mirror)
+    parser = load(model, device, trust, mirror, engine, reference, images=len(images))
     make_folder(out, "--out")
     with progress("parsing", len(images), shown=len(images) > 1) as advance:
         for path, target in zip(images, _distinct(images.values()), strict=True):

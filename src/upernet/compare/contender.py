@@ -38,3 +38,8 @@ class Contender:
     def label(self) -> str:
         """Its name, and for our own the engine: no two contenders have the same."""
         return f"{self.name} {self.engine}" if self.name == "upernet" else self.name
+
+    @property
+    def keeps_graph(self) -> bool:
+        """Whether its first use keeps a graph on disk, which later uses find there."""
+        return self.name == "upernet" and self.engine != "torch"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from upernet.compare.counts import counted_multiply_adds
 from upernet.compare.implementation import Trial
 from upernet.compare.ours import first_logits, label_maps
 from upernet.contract import Task
+from upernet.model.counts import counted_multiply_adds
 
 OPENED = ("", "backbone", "backbone.body", "decoder", "heads")
 """The modules of which each part is a layer of its own. So is each module of a list among these parts, or of a sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from upernet.compare.graphs import ENGINES, find_engine
 from upernet.compare.implementation import Implementation, Trial
 from upernet.config import ModelConfig
 from upernet.contract import Task
-from upernet.fused import fuse
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
 from upernet.model import UPerNet
 from upernet.model.build import build_model, for_inference
-from upernet.runtimes.graph import write_graph
+from upernet.runtimes.choice import on_engine
+from upernet.runtimes.engine import EngineName
 from upernet.store.loading import load_model
 from upernet.store.native import read_model_config
 
@@ -41,47 +40,36 @@ def seeded_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
 
 
 def open_ours(
-    folder: Path, trust: Sequence[str], engine: str, reference: bool, trial: Trial
+    folder: Path, trust: Sequence[str], engine: EngineName, reference: bool, trial: Trial
 ) -> Callable[[], Implementation]:
     """An `Opening` of our network from a model folder. The network normalises the image itself.
+
+    The graph of an engine is kept beside the model for the rest of the measurement, not where users keep theirs: the
+    first use must find none.
 
     Args:
         folder: The model folder.
         trust: Modules from which the model may import its tasks.
-        engine: `torch`, or a key of `ENGINES` in `upernet.compare.graphs`.
+        engine: The engine.
         reference: Whether the plain network is run, not its fused form.
         trial: The input.
     """
-    network, tasks, _ = load_model(folder, trust)
-    network = network.to(trial.image.device)
     if engine != "torch":
-        find_engine(engine)
+        os.environ["TORCH_HOME"] = str(folder / f"graphs for {torch.get_num_threads()} threads")
+    network, tasks, _ = load_model(folder, trust)
+    device = trial.image.device
+    loaded = network.to(device)
 
     def prepare() -> Implementation:
-        module: nn.Module = network if reference else fuse(network, winograd=engine == "torch")
-        runs = module if engine == "torch" else _on_engine(module, engine, list(answered(tasks)))
+        runs = on_engine(loaded, engine, device, reference=reference)
         return Implementation(
             version("upernet"),
-            lambda: label_maps(runs, tasks, trial),  # type: ignore[arg-type]
-            lambda: first_logits(runs, tasks, trial),  # type: ignore[arg-type]
-            module if engine == "torch" else None,
+            lambda: label_maps(runs, tasks, trial),
+            lambda: first_logits(runs, tasks, trial),
+            runs if isinstance(runs, nn.Module) else None,
         )
 
     return prepare
-
-
-def _on_engine(module: nn.Module, engine: str, tasks: Sequence[str]) -> Network:
-    """The network, ready to run in another engine."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        write_graph(module, path, tasks)
-        graph = ENGINES[engine].open(path, tasks, torch.get_num_threads())
-
-    def call(image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        outputs = graph(image.contiguous().numpy())
-        return {task: torch.from_numpy(values) for task, values in zip(tasks, outputs, strict=True)}
-
-    return _Called(call, bool(module.upsampling_align_corners))
 
 
 def answered(tasks: Mapping[str, Task]) -> dict[str, Task]:

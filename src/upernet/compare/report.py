@@ -49,6 +49,7 @@ def describe_costs(
         "latency_ms": {"median": statistics.median(wall) * 1e3, "5 %": low * 1e3, "95 %": high * 1e3},
         "time_ratio": _median_ratio(cost.seconds, reference.seconds),
         "first_use_s": cost.first_use,
+        "next_use_s": cost.next_use,
         "memory_gib": _gib(cost.tensor_memory),
         "process_gib": _gib(cost.process_memory),
         "parameters": cost.parameters,

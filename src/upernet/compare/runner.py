@@ -88,7 +88,7 @@ class Runner:
 
     def counts(self) -> tuple[int | None, int | None]:
         """Numbers of parameters and of multiply-adds for one image, all its windows included; None if not PyTorch's."""
-        from upernet.compare.counts import counted_multiply_adds  # takes memory, which has been measured by now
+        from upernet.model.counts import counted_multiply_adds  # takes memory, which has been measured by now
 
         network = self._implementation.network
         if network is None:

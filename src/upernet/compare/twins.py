@@ -9,7 +9,6 @@ from pathlib import Path
 
 from upernet.compare.contender import Contender
 from upernet.compare.costs import is_plain_segmentation
-from upernet.compare.counts import count_multiply_adds, count_parameters
 from upernet.compare.graphs import convert_to_mnn, find_engine, open_graph
 from upernet.compare.implementation import Shown
 from upernet.compare.ours import answered, decode_as_ours, seeded_network
@@ -19,6 +18,7 @@ from upernet.config import InferenceConfig, ModelConfig
 from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
+from upernet.model.counts import count_multiply_adds, count_parameters
 from upernet.plain import to_plain
 from upernet.runtimes.graph import write_graph
 from upernet.store.foreign import write_foreign

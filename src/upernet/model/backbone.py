@@ -97,7 +97,8 @@ class Backbone(nn.Module):
         size = x.shape[-2:]
         if self.patch != (1, 1):
             # Zero is the mean colour here. Only the last, incomplete patch of each row and column is filled up.
-            down, right = (-(-n // p) * p - n for n, p in zip(size, self.patch, strict=True))
+            # Written without quotients of negative numbers, which ONNX rounds towards zero.
+            down, right = ((n + p - 1) // p * p - n for n, p in zip(size, self.patch, strict=True))
             x = F.pad(x, (0, right, 0, down))
         features: list[Tensor] = self.body(x)[-4:]
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
@@ -132,7 +133,7 @@ class FeaturePyramid(nn.Module):
         c2, c3, c4, c5 = features
         fine = []
         for scale, level in ((4, self.up4(c2)), (2, self.up2(c3))):
-            height, width = (-(-n * scale // p) for n, p in zip(size, self.patch, strict=True))
+            height, width = ((n * scale + p - 1) // p for n, p in zip(size, self.patch, strict=True))
             # Negative padding cuts. With a slice, an exported network would refuse images that fill their last patch if
             # its example did not, or the other way round: tracing decides whether a slice is contiguous.
             fine.append(F.pad(level, (0, width - level.shape[-1], 0, height - level.shape[-2])))

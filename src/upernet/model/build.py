@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,6 +85,15 @@ def build_on_meta(config: ModelConfig, tasks: Mapping[str, Task], where: str) ->
 def cpu_state_dict(model: UPerNet) -> dict[str, Tensor]:
     """A network's tensors by name, on the CPU and contiguous, ready to be written."""
     return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+
+
+def hash_weights(network: UPerNet) -> str:
+    """Hash of the names, shapes and values of all tensors of a network."""
+    content = sha256()
+    for name, value in network.state_dict().items():
+        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
 
 
 def for_inference(network: UPerNet) -> UPerNet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from upernet.inference.views import Network, run_network
 from upernet.labels import IGNORE, Labels
 from upernet.parse.pictures import Picture, in_batches
 from upernet.parse.prediction import Prediction, Ranking
+
+if TYPE_CHECKING:
+    from upernet.runtimes.engine import EngineName
 
 
 class Parser:
@@ -46,7 +49,7 @@ class Parser:
             UserError: If tasks need one another in a circle, or an auxiliary task.
         """
         self.model = model
-        self.device = torch.device("cpu")
+        self.device = torch.device(getattr(model, "device", "cpu"))
         if isinstance(model, nn.Module):
             model.eval()
             self.device = next((p.device for p in model.parameters()), self.device)
@@ -191,6 +194,10 @@ def load(
     device: str = "auto",
     trust: Sequence[str] = (),
     mirror: str | None = None,
+    engine: EngineName = "auto",
+    reference: bool = False,
+    *,
+    images: int = 1,
 ) -> Parser:
     """Load any UPerNet as a parser: a shipped or published model, a model folder, or a file of other software.
 
@@ -200,17 +207,23 @@ def load(
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         trust: Modules other than `upernet` from which the model may take its tasks; importing a module runs it.
         mirror: Server to download from instead of the address's own host; None for `UPERNET_MIRROR`, if that is set.
+        engine: Software that runs the network: `torch`, `openvino` or `onnxruntime`. `auto` takes OpenVINO on a CPU
+            where it is installed and its graph of the model is on disk, or `images` is large enough to pay for
+            preparing it; otherwise PyTorch.
+        reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
+        images: How many images will be parsed, about.
 
     Raises:
-        UserError: If there is no such model or device, or the model is no UPerNet that can be read.
-        WorkError: If a file is damaged or hostile, or cannot be downloaded.
+        UserError: If there is no such model, device or engine, or the model is no UPerNet that can be read.
+        WorkError: If a file is damaged or hostile, or cannot be downloaded, or the engine fails on the model.
     """
     target = find_device(device)
+    from upernet.runtimes.choice import on_engine
     from upernet.store.loading import load_model
 
     network, tasks, inference = load_model(model, trust, mirror)
     name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(file) for file in model)
-    return Parser(network, tasks, inference, name).to(target)
+    return Parser(on_engine(network, engine, target, images=images, reference=reference), tasks, inference, name)
 
 
 def _rank(probabilities: Tensor, labels: Labels, top: int) -> Ranking:

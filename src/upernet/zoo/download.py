@@ -10,14 +10,12 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote, unquote, urlsplit
 
 from upernet.errors import UserError, WorkError
-from upernet.files import file_part, put_in_place
+from upernet.files import file_part, lock, put_in_place
 from upernet.screen import print_line
 from upernet.zoo.transfer import RESUMES, discard, note_of, read_note, transfer, write_note
 
@@ -45,8 +43,13 @@ def cached_path(address: str) -> Path:
     name = file_part(last, keep=".+=").lstrip(".")
     if not name:
         raise UserError(f"{address!r} names no file; for example https://host/model.pth")
+    return cache_folder() / "hub" / "checkpoints" / name
+
+
+def cache_folder() -> Path:
+    """PyTorch's folder for what can be had again: `$TORCH_HOME`, or else `torch` in `$XDG_CACHE_HOME` or `~/.cache`."""
     home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints" / name
+    return Path(home).expanduser()
 
 
 def published_hash(name: str) -> str | None:
@@ -89,7 +92,9 @@ def fetch(
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_name(f"{path.name}.lock")):
+        waiting = partial(print_line, f"upernet: {path}: waiting for another download of it", sys.stderr)
+        # On Windows, if two processes download one file at once, only its hash protects it.
+        with lock(path.with_name(f"{path.name}.lock"), waiting):
             if not _is_cached(path, address, expected, tell=True):
                 part = path.with_name(f"{path.name}.part")
                 transfer(source, part, path.name, checked=expected is not None)
@@ -185,40 +190,3 @@ def _is_cached(path: Path, address: str, expected: str | None, tell: bool = Fals
     if tell:
         print_line(f"upernet: {path}: {why}; downloading it again", sys.stderr)
     return False
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let only one process or thread at a time into the block, by a lock file that is deleted afterwards."""
-    while True:
-        file = open(path, "ab")  # noqa: SIM115 (the lock lives as long as the file is open)
-        try:
-            _wait_for(file, path)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    break
-        except BaseException:
-            file.close()
-            raise
-        # The previous holder deleted the file while we waited, so the next process would lock another file.
-        file.close()
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # systems that cannot delete an open file keep it
-            path.unlink()
-        file.close()
-
-
-def _wait_for(file: IO[bytes], path: Path) -> None:
-    if sys.platform == "win32":
-        return  # no fcntl there: if two processes download one file at once, only its hash protects it
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print_line(f"upernet: {path.with_suffix('')}: waiting for another download of it", sys.stderr)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        pass  # file systems without locks, as some network ones

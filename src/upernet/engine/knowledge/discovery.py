@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from upernet.config import InferenceConfig
 from upernet.contract import Task
@@ -46,8 +45,9 @@ from upernet.engine.knowledge.thresholds import Thresholds
 from upernet.engine.knowledge.vocabulary import Vocabulary, as_text
 from upernet.errors import UserError
 from upernet.files import remove_unfinished
-from upernet.inference.views import Network
 from upernet.plain import to_plain
+from upernet.runtimes.choice import on_engine
+from upernet.runtimes.engine import EngineName
 from upernet.screen import printable
 from upernet.store.loading import load_model
 
@@ -67,6 +67,9 @@ class Survey:
         vocabulary: Those that are asked, and their classes.
         sources: The sources of annotated images by name.
         model: The model's name or path, or the paths of its files; empty to use annotations alone.
+        weights: Hash of the model's weights.
+        engine: The engine that runs it.
+        reference: Whether the network is left as it is.
         trust: Modules from which the model may import its tasks.
         mirror: Server to download it from.
         out: Folder of the results.
@@ -80,6 +83,9 @@ class Survey:
     vocabulary: Vocabulary
     sources: Mapping[str, LabelledSource]
     model: tuple[str, ...]
+    weights: str
+    engine: EngineName
+    reference: bool
     trust: tuple[str, ...]
     mirror: str | None
     out: Path
@@ -148,11 +154,12 @@ def begin(survey: Survey, model: Model | None) -> None:
     sources = {name: to_plain(source.config) for name, source in survey.sources.items()}
     settings = {
         "version": version("upernet"),
-        "model": "none" if model is None else f"{survey.model_name}, sha256 {_weights_hash(model.network)}",
+        "model": "none" if model is None else f"{survey.model_name}, sha256 {survey.weights}",
         "tasks": _hash(to_plain(dict(survey.tasks))),
         "ignore": ", ".join(sorted(survey.vocabulary.ignored)),
         "inference": "none" if model is None else _hash(to_plain(model.inference)),
         "device": "none" if model is None else model.device.type,
+        "engine": "reference" if survey.reference else survey.engine,
         "threads": str(survey.threads),
         "sources": _hash(sources),
         "images": f"{len(survey.photos)}, sha256 {_hash([photo.name for photo in survey.photos])}",
@@ -164,16 +171,6 @@ def begin(survey: Survey, model: Model | None) -> None:
 
 def _hash(plain: object) -> str:
     return sha256(json.dumps(plain, default=str).encode()).hexdigest()
-
-
-def _weights_hash(network: Network) -> str:
-    """Hash of the names, shapes and values of all tensors of a network."""
-    content = sha256()
-    tensors = network.state_dict() if isinstance(network, nn.Module) else {}
-    for name, value in tensors.items():
-        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -244,7 +241,9 @@ def _start(survey: Survey, model: Model | None, load: bool) -> None:
         torch.set_num_threads(survey.threads)
         if survey.model:
             network, tasks, inference = load_model(survey.model, survey.trust, survey.mirror)
-            model = Model(network, as_predicted(inference), torch.device("cpu"))
+            cpu = torch.device("cpu")
+            ready = on_engine(network, survey.engine, cpu, reference=survey.reference)
+            model = Model(ready, as_predicted(inference), cpu)
     _looker = Looker(tasks, survey.vocabulary, survey.sources, model, survey.folder, survey.examples)
 
 

@@ -9,9 +9,9 @@ import torch
 from small_networks import semantic
 from torch import Tensor, nn
 
-from upernet.compare.counts import count_multiply_adds, count_parameters
 from upernet.config import ModelConfig
 from upernet.model.build import build_model
+from upernet.model.counts import count_multiply_adds, count_parameters
 
 R18C = {"backbone": "resnet18", "backbone_args": {"stem_type": "deep", "stem_width": 32}}
 

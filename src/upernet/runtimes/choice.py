@@ -1,0 +1,193 @@
+"""Which engine runs a network, in which form."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from upernet.contract import Task
+from upernet.errors import UserError, WorkError
+from upernet.fused import fuse
+from upernet.inference.views import Network
+from upernet.model import UPerNet
+from upernet.model.build import hash_weights
+from upernet.model.counts import count_multiply_adds
+from upernet.plain import to_plain
+from upernet.runtimes.engine import Engine, EngineName, EngineNetwork, in_one_line
+from upernet.runtimes.kept import find_graph, keep_graph
+from upernet.runtimes.onnxruntime import ONNXRuntime
+from upernet.runtimes.openvino import OpenVINO
+from upernet.screen import print_line
+
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenVINO(), ONNXRuntime())}
+"""The engines that run a graph, by name."""
+PREFERRED = "openvino"
+"""The engine that `auto` takes on a CPU."""
+PAYS = 2e13
+"""Multiply-adds from which on `auto` prepares a graph that is not on disk yet."""
+SIZE = (512, 512)
+"""Height and width, in pixels, at which the multiply-adds of an image are counted for that."""
+TOLERANCE = 1e-3
+"""Largest difference between an engine's logits and PyTorch's, in units of the logits' root mean square."""
+
+
+def on_engine(
+    network: Network,
+    engine: EngineName = "auto",
+    device: torch.device | None = None,
+    *,
+    images: int = 1,
+    reference: bool = False,
+) -> Network:
+    """Have an engine run a network.
+
+    `auto` takes OpenVINO on a CPU if it is installed and the graph of the network is on disk, or if there is so much
+    work that preparing the graph pays: `PAYS` multiply-adds in all images. Otherwise, and if OpenVINO fails, it takes
+    PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones.
+
+    Args:
+        network: The network in evaluation mode. One that is no `UPerNet` is used as it is.
+        engine: The engine.
+        device: Where to compute; None for the CPU.
+        images: How many images will be shown to it, about.
+        reference: Leave the network as it is, and run it in PyTorch.
+
+    Returns:
+        A network with the same answers up to rounding, on the device. It does not need the given one.
+
+    Raises:
+        UserError: If the engine is not installed, does not compute on the device, or contradicts `reference`.
+        WorkError: If an engine that was asked for by name fails on the network, or its graph cannot be written.
+    """
+    device = device or torch.device("cpu")
+    if reference and engine not in ("auto", "torch"):
+        raise UserError(f"reference is the plain network in PyTorch; leave it out, or engine {engine!r}")
+    if isinstance(network, nn.Module) and (reference or not isinstance(network, UPerNet)):
+        return network.to(device)
+    if not isinstance(network, UPerNet):
+        return network
+    if engine == "auto":
+        chosen = ENGINES[PREFERRED]
+        if device.type in chosen.devices and _is_installed(chosen) and _is_worth_it(chosen, network, images):
+            try:
+                return _start(chosen, network, device)
+            except WorkError as error:
+                print_line(f"upernet: {error}; PyTorch computes instead", sys.stderr)
+    elif engine != "torch":
+        chosen = ENGINES[engine]
+        if device.type not in chosen.devices:
+            raise UserError(f"engine {engine} does not compute on {device}; valid: --device {chosen.devices[0]}")
+        if not _is_installed(chosen):
+            raise UserError(f"engine {engine} is not installed; pip install 'upernet[{engine}]'")
+        return _start(chosen, network, device)
+    # The rewritten form is laid out for the caches of a CPU.
+    return fuse(network) if device.type == "cpu" else network.to(device)
+
+
+def engine_of(network: Network) -> EngineName:
+    """The name of the engine that runs a network."""
+    return network.engine.name if isinstance(network, EngineNetwork) else "torch"
+
+
+def _is_installed(engine: Engine) -> bool:
+    return all(name in sys.modules or find_spec(name) is not None for name in engine.packages)
+
+
+def _is_worth_it(engine: Engine, network: UPerNet, images: int) -> bool:
+    if find_graph(_key(engine, network)) is not None:
+        return True
+    # Counting takes a third of a second; no single image is worth that.
+    return images > 1 and images * count_multiply_adds(network, SIZE)["total"] >= PAYS
+
+
+def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetwork:
+    """The network in the engine.
+
+    Raises:
+        UserError: If the installed engine does not compute on the device.
+        WorkError: If the engine fails on the network, or its graph cannot be written.
+    """
+    tasks = {name: task for name, task in network.tasks.items() if not task.auxiliary}
+    corners = network.upsampling_align_corners
+    key = _key(engine, network)
+    try:
+        folder = find_graph(key)
+        if folder is None:
+            begin = time.monotonic()
+            folder = keep_graph(key, lambda unfinished: _prepare(engine, network, tasks, unfinished))
+            seconds = time.monotonic() - begin
+            print_line(
+                f"upernet: preparing the graph for {engine.name}: {seconds:.1f} s, kept in {folder}, once per model",
+                sys.stderr,
+            )
+        return EngineNetwork(engine, folder, tasks, corners, device)
+    except UserError:
+        raise
+    except OSError as error:
+        where = error.filename or folder
+        raise WorkError(
+            f"engine {engine.name}: cannot keep its graph in {where} ({error.strerror or error}); "
+            "TORCH_HOME names another folder"
+        ) from error
+    except Exception as error:
+        raise WorkError(f"engine {engine.name} fails on this network ({in_one_line(error)})") from error
+
+
+def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder: Path) -> None:
+    """Write a graph, and compare its answers with those of the network.
+
+    Raises:
+        WorkError: If they differ.
+    """
+    form = fuse(network, winograd=False)
+    engine.write(form, folder, list(tasks))
+    image = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(image, list(tasks))
+    cpu = torch.device("cpu")
+    answers = EngineNetwork(engine, folder, tasks, network.upsampling_align_corners, cpu)(image)
+    for name, logits in expected.items():
+        scale, error = logits.square().mean().sqrt(), (answers[name] - logits).abs().max()
+        if not error <= TOLERANCE * scale:  # NaN differs too
+            raise WorkError(
+                f"engine {engine.name} does not give the network's answers: those of {name!r} differ by "
+                f"{error / scale:.1g} of their size"
+            )
+
+
+def _key(engine: Engine, network: UPerNet) -> str:
+    """Names all that the graph of a network depends on."""
+    described = {
+        "weights": hash_weights(network),
+        "model": to_plain(network.config),
+        "tasks": {name: to_plain(task) for name, task in network.tasks.items() if not task.auxiliary},
+        "code": _code_hash(network),
+        "versions": {name: _version(name) for name in ("torch", "timm", "upernet", *engine.packages)},
+    }
+    return f"{engine.name}-{sha256(json.dumps(described, default=str).encode()).hexdigest()[:32]}"
+
+
+def _code_hash(network: nn.Module) -> str:
+    """Hash of the files that hold the code of a network's modules, and of those of this package that rewrite it."""
+    rooms = Path(__file__).parents[1]
+    files = {path for room in ("model", "fused", "runtimes") for path in (rooms / room).glob("*.py")}
+    for kind in {type(module) for module in network.modules()}:
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        files |= {Path(file)} if file else set()
+    return sha256(b"".join(path.read_bytes() for path in sorted(files) if path.is_file())).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the package for GPUs has another name than the module
+        return "unknown"
