@@ -16,6 +16,7 @@ from fake_data import own_labels
 from torch import Tensor, nn
 
 import upernet.tasks
+from upernet.contract import Choice, order_decides
 from upernet.errors import UserError
 from upernet.labels import IGNORE, ClassSets, Labels
 from upernet.plain import from_plain, to_plain
@@ -246,6 +247,44 @@ def test_answers_that_are_no_label_of_the_source_are_mistakes(task: Task) -> Non
     metric = task.metric(few, dense=logits.ndim == 4)
     metric.update(answers, torch.ones_like(answers))
     assert all(0 <= value <= 1 for value in metric.compute().values())
+
+
+def test_choices_count_only_where_nothing_below_them_changes_the_answer() -> None:
+    """A mixin, a grandchild, and one that answers in a source's labels in its own way but decodes as ever."""
+
+    class Mixin:
+        def probabilities(self, logits: Tensor) -> Tensor:
+            return logits.sigmoid()
+
+    class Mixed(Mixin, Semantic):
+        """It changes its probabilities by a base class."""
+
+    class Decoding(Semantic):
+        def decode(self, probabilities: Tensor, decoded: Mapping[str, Tensor]) -> Tensor:
+            return probabilities.argmin(1)
+
+    class Grandchild(Decoding):
+        """It inherits another decoding."""
+
+    class Choosing(Decoding):
+        def choices(self, sets: ClassSets | None = None) -> list[Choice]:
+            return [Choice([1], [0])]
+
+    class Grouping(Semantic):
+        def predict_groups(self, probabilities: Tensor, sets: ClassSets, decoded: Mapping[str, Tensor]) -> Tensor:
+            return probabilities.argmin(1)
+
+    classes = Labels.of(LABELS)
+    sets = ClassSets.of(LABELS[::-1], classes)
+    for kind in (Semantic, Mixed, Decoding, Grandchild, Choosing, Grouping):
+        task = kind(labels=LABELS)
+        told = [order_decides(task) is not None, order_decides(task, sets) is not None]
+        assert told == [kind in (Semantic, Choosing, Grouping), kind in (Semantic, Decoding, Grandchild, Choosing)]
+    assert order_decides(Season()) is None
+    assert Semantic(labels=LABELS).choices(sets) == [Choice([3, 2, 1, 0], [0, 1, 2, 3])]
+    assert Semantic(labels=LABELS).choices(ClassSets.of(["x"], classes, {"x": LABELS[:2]})) is None
+    assert Choice([1, 2, 3], []).channels == slice(1, 4)
+    assert Choice([1, 3], []).channels == [1, 3]
 
 
 # --- the room ---------------------------------------------------------------------------------------------------------

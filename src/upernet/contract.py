@@ -66,6 +66,28 @@ class Loss(Configurable, ABC):
         """
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Classes of which the one with the largest logit is the answer; of equals the first.
+
+    Attributes:
+        classes: The ids of the classes.
+        answers: For each of them, the answer if it wins: a class id, or a group id or `IGNORE`.
+        where: Name of a task in `needs` and one of its classes: the choice holds only where that task has that answer.
+            None for everywhere.
+    """
+
+    classes: Sequence[int]
+    answers: Sequence[int]
+    where: tuple[str, int] | None = None
+
+    @property
+    def channels(self) -> slice | list[int]:
+        """Index of the classes in an axis of all classes: a slice where it can be one, which copies nothing."""
+        first, classes = self.classes[0], list(self.classes)
+        return slice(first, first + len(classes)) if classes == [*range(first, first + len(classes))] else classes
+
+
 @dataclass(kw_only=True)
 class Task(Configurable, ABC):
     """One question asked about an image. The fields are the keys of the task's YAML and are saved with the model."""
@@ -140,6 +162,19 @@ class Task(Configurable, ABC):
         It is `IGNORE` where no label of the source fits. `sets.likeliest` follows the protocol of `sets`.
         """
 
+    def choices(self, sets: ClassSets | None = None) -> Sequence[Choice] | None:
+        """What decides a pixel's answer, if that is the order of the logits alone, which takes less time to find.
+
+        Args:
+            sets: The source's label space in which `predict_groups` answers; None for the class ids of `decode`.
+
+        Returns:
+            Choices of which no two hold at the same place; the answer is `IGNORE` where none holds. None if the answer
+            is not a matter of order. A class that changes `probabilities`, `decode` or `predict_groups` and does not
+            define this method counts as one that returns None (see `order_decides`).
+        """
+        return None
+
     @abstractmethod
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         """A new accumulator of metrics for one source. It is fed with `update(predicted groups, target groups)`.
@@ -149,6 +184,17 @@ class Task(Configurable, ABC):
             dense: True if the source's target is a map, false if it is one label per image.
             average: Groups that enter class means. If not given, all do.
         """
+
+
+def order_decides(task: Task, sets: ClassSets | None = None) -> Sequence[Choice] | None:
+    """`task.choices(sets)`, or None if a subclass of the class that states them finds its answers in another way."""
+    answering = "decode" if sets is None else "predict_groups"
+    for kind in type(task).__mro__:
+        if "choices" in vars(kind):
+            return task.choices(sets)
+        if "probabilities" in vars(kind) or answering in vars(kind):
+            return None
+    return None
 
 
 class TaskMetric(Protocol):

@@ -246,7 +246,7 @@ class ClassSets:
         """
         import torch
 
-        sets, answers = self._candidates(within or (0, len(self.classes)))
+        sets, answers = self.candidates(within)
         if all(answer == IGNORE for answer in answers):
             return torch.full_like(p[:, 0], IGNORE, dtype=torch.int64)
         if all(len(members) == 1 for members in sets):
@@ -258,8 +258,9 @@ class ClassSets:
         best = q.argmax(1)
         return best if answers == list(range(len(answers))) else torch.tensor(answers, device=p.device)[best]
 
-    def _candidates(self, within: tuple[int, int]) -> tuple[list[tuple[int, ...]], list[int]]:
-        """What competes for an answer within a range of classes: sets of classes, and the answer for each."""
+    def candidates(self, within: tuple[int, int] | None = None) -> tuple[list[tuple[int, ...]], list[int]]:
+        """What competes for the answer of `likeliest`: sets of classes, and for each its group or `IGNORE`."""
+        within = within or (0, len(self.classes))
         if within not in self._known_candidates:
             start, stop = within
             found = [(group, i) for i, group in enumerate(self.groups) if start <= group[0] < stop]
@@ -272,5 +273,5 @@ class ClassSets:
 
     @cached_property
     def _known_candidates(self) -> dict[tuple[int, int], tuple[list[tuple[int, ...]], list[int]]]:
-        """Results of `_candidates`, which is asked for every band of every image."""
+        """Results of `candidates`, which is asked for every band of every image."""
         return {}

@@ -51,12 +51,12 @@ def test_it_is_the_convolution_of_the_enlarged_maps(
     before = taps.COLUMNS, taps.ROWS
     taps.COLUMNS = taps.ROWS = block
     try:
-        found = module(inputs, size)
+        found = module(torch.empty(batch, 1, *size), inputs)
     finally:
         taps.COLUMNS, taps.ROWS = before
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
-    whole = module._whole([x.permute(0, 2, 3, 1) for x in inputs], size)
-    torch.testing.assert_close(whole, expected, rtol=0, atol=1e-11)
+    traceable = module._traceable(torch.empty(batch, 1, *size), inputs)
+    torch.testing.assert_close(traceable, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("inference", [True, False])
@@ -64,4 +64,4 @@ def test_operators_serve_both_modes(inference: bool) -> None:
     module = EnlargedConv([torch.ones(1, 1, 3, 3)], align_corners=False)
     for mode in (inference, not inference):
         with torch.inference_mode(mode):
-            assert module([torch.ones(1, 1, 2, 2)], (4, 4)).sum() == 100  # 4 corners of 4, 8 sides of 6, 4 of 9
+            assert module(torch.empty(1, 1, 4, 4), [torch.ones(1, 1, 2, 2)]).sum() == 100  # 4·4 + 8·6 + 4·9

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import upernet.inference.answers
 from upernet.config import InferenceConfig
 from upernet.errors import UserError
 from upernet.inference.answers import Answers, order_tasks
-from upernet.inference.views import run_network
+from upernet.inference.upsample import resize
+from upernet.inference.views import View, run_network
 from upernet.labels import IGNORE, ClassSets
-from upernet.tasks import Object, Part, Scene, Semantic, Task
+from upernet.resize import Window
+from upernet.tasks import DenseTask, Object, Part, Scene, Semantic, Task
 
 
 class Sided(nn.Module):
@@ -246,6 +250,154 @@ def test_a_band_holds_no_more_values_than_it_may(config: InferenceConfig, monkey
         assert rows[-1] == max(1, 2000 // (len(images) * 2 * across))
         assert all(band.probabilities["object"].numel() <= 2000 for band in bands)
     assert rows[0] // 2 == rows[1]
+
+
+# --- answers from the order of logits -------------------------------------------------------------------------------
+
+PARTS = {"car": ["window", "wheel"], "house": ["door"], "cat": ["ear", "paw", "tail"]}
+
+
+def scattered(seed: int, names: Sequence[str], small: tuple[int, int]) -> dict[str, Tensor]:
+    """Logits of two images in which neighbours are often of one class."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = {}
+    for name in names:
+        coarse = torch.randn(2, {"object": 5, "part": 9}[name], 2, 3, generator=generator)
+        logits[name] = (
+            4 * resize(coarse, small, True) + torch.randn(2, coarse.shape[1], *small, generator=generator) / 4
+        )
+    return logits
+
+
+def view_of(logits: Mapping[str, Tensor], align_corners: bool, size: tuple[int, int] = (24, 36), **change: Any) -> View:
+    pieces = {name: [values] for name, values in logits.items()}
+    settings = {"mirrored": False, "align_corners": align_corners, "resize_twice": False} | change
+    return View(size, [Window.whole(size)], pieces, **settings)
+
+
+def town() -> dict[str, Task]:
+    tasks: dict[str, Task] = {
+        "object": Object(labels=["house", "car", "tree", "cat", "sky"]),
+        "part": Part(parts=PARTS),
+    }
+    for task in tasks.values():
+        task.bind(tasks)
+    return tasks
+
+
+SETS = {
+    "names": lambda labels: ClassSets.of(labels.names[::-1], labels),
+    "few": lambda labels: ClassSets.of(labels.names[1:4], labels),
+    "pairs": lambda labels: ClassSets.of(["x", "y"], labels, {"x": list(labels.names[:2]), "y": labels.names[-1]}),
+}
+"""Label spaces of a source: one class per label, classes without a label, a label of several classes."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    small=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    align_corners=st.booleans(),
+    change=st.sampled_from([{}, {"resize_twice": True}, {"mirrored": True}, {"views": 2}]),
+    kind=st.sampled_from(sorted(SETS)),
+    paper=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_ids_and_groups_are_those_of_the_probabilities(
+    small: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool,
+    change: dict[str, Any],
+    kind: str,
+    paper: bool,
+    seed: int,
+) -> None:
+    """Upsampled, softmax, averaged over views, decoded: equal wherever the two likeliest differ by more than rounding.
+
+    Objects decide which parts a pixel may have, so parts are compared where the object is certain too.
+    """
+    tasks = town()
+    change = dict(change)
+    count = change.pop("views", 1)
+    views = [view_of(scattered(seed + i, list(tasks), small), align_corners, **change) for i in range(count)]
+    sets = {name: SETS[kind](task.classes) for name, task in tasks.items()}
+    sets = {name: replace(own, protocol="paper" if paper else "mmseg") for name, own in sets.items()}
+    found = maps_of(Answers(views, tasks), size, ids=tasks)
+    groups = maps_of(Answers(views, tasks), size, ids=(), sets=sets)
+    certain = torch.ones(2, *size, dtype=torch.bool)
+    decoded: dict[str, Tensor] = {}
+    for name, task in tasks.items():
+        full = [view.rows(name, size, 0, size[0]) for view in views]
+        p = torch.stack([task.probabilities(logits) for logits in full]).mean(0)
+        blocks = task.blocks if isinstance(task, Part) else [slice(0, p.shape[1])]
+        for block in blocks:  # margins in the block that decides, or in any other
+            values = (p if count > 1 else full[0])[:, block]
+            top = values.topk(2, dim=1).values
+            certain &= top[:, 0] - top[:, 1] > 1e-4
+        decoded[name] = task.decode(p, decoded)
+        assert torch.equal(found[name][certain], decoded[name][certain])
+        sums = sets[name].probabilities(p).topk(2, dim=1).values if kind == "pairs" else None
+        sure = certain if sums is None else certain & (sums[:, 0] - sums[:, 1] > 1e-4)
+        assert torch.equal(groups[name][sure], task.predict_groups(p, sets[name], decoded)[sure])
+
+
+def test_no_probabilities_are_computed_where_the_order_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = town()
+    asked: list[str] = []
+    real = View.rows
+
+    def spy(view: View, name: str, size: tuple[int, int], start: int, stop: int) -> Tensor:
+        asked.append(name)
+        return real(view, name, size, start, stop)
+
+    monkeypatch.setattr(View, "rows", spy)
+    answers = Answers([view_of(scattered(0, list(tasks), (8, 9)), False)], tasks)
+    sets = {"part": SETS["names"](tasks["part"].classes)}
+    assert maps_of(answers, (40, 44), ids=["object"], sets=sets)["part"].shape == (2, 40, 44)
+    assert asked == []
+    sets = {"object": SETS["pairs"](tasks["object"].classes)}
+    assert maps_of(answers, (40, 44), ids=["object"], sets=sets).keys() == {"object"}
+    assert set(asked) == {"object"}
+    asked.clear()
+    maps_of(answers, (40, 44), ids=["part"], probabilities=True)
+    assert set(asked) == {"part"}
+
+
+@dataclass(kw_only=True)
+class Cautious(DenseTask):
+    """A task of another package: only what is likelier than 0.6 is told; it knows nothing of choices."""
+
+    labels: tuple[str, ...] = ("a", "b", "c")
+
+    def decode(self, probabilities: Tensor, decoded: Mapping[str, Tensor]) -> Tensor:
+        p, ids = probabilities.max(1)
+        return ids.where(p > 0.6, IGNORE)
+
+
+@dataclass(kw_only=True)
+class Weighed(DenseTask):
+    """Another: the first class counts three times."""
+
+    labels: tuple[str, ...] = ("a", "b", "c")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        p = super().probabilities(logits) * torch.tensor([3.0, 1, 1])[:, None, None]
+        return p / p.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("task", [Cautious(), Weighed()])
+def test_a_task_that_changes_how_it_decodes_gets_probabilities(task: DenseTask) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 6, 7, generator=generator)
+    answers = Answers([view_of({"own": logits}, False)], {"own": task})
+    sets = SETS["names"](task.classes)
+    found = maps_of(answers, (30, 41), ids=["own"])["own"]
+    groups = maps_of(answers, (30, 41), ids=(), sets={"own": sets})["own"]
+    p = task.probabilities(resize(logits, (30, 41), False))
+    decoded = task.decode(p, {})
+    assert (found == decoded).float().mean() > 0.99
+    assert (groups == task.predict_groups(p, sets, {})).float().mean() > 0.99
+    assert (decoded != resize(logits, (30, 41), False).argmax(1)).float().mean() > 0.1
 
 
 # --- order of tasks -------------------------------------------------------------------------------------------------

@@ -189,6 +189,57 @@ def test_windows_may_go_through_the_network_together(count: int, monkeypatch: py
         torch.testing.assert_close(torch.stack(pieces), torch.stack(several.logits[name]))
 
 
+@pytest.mark.parametrize("change", [{}, {"window": (64, 48), "stride": (40, 31)}], ids=str)
+@pytest.mark.parametrize(("room", "whole_batches", "window_batches"), [(0, [2] * 2, [2] * 16), (3, [4], [6] * 5 + [2])])
+def test_windows_and_mirror_images_go_through_the_network_together(
+    change: dict[str, Any],
+    room: int,
+    whole_batches: list[int],
+    window_batches: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many as fit into the budget, here that of a CPU that is taken for a larger device."""
+    images, config = photo(93, 124, 2), InferenceConfig(flip=True, **change)
+    size = config.window or (93, 124)
+    model, batches = Strided(True), []
+    model.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    with torch.inference_mode():
+        alone = run_network(model, images, config, ["semantic"])
+        batches.clear()
+        monkeypatch.setitem(upernet.inference.views.PIXELS, "cpu", room * 2 * size[0] * size[1])
+        together = run_network(model, images, config, ["semantic"])
+    assert batches == (window_batches if change else whole_batches)
+    assert [(view.mirrored, view.windows) for view in together] == [(view.mirrored, view.windows) for view in alone]
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(torch.stack(one.logits["semantic"]), torch.stack(other.logits["semantic"]))
+        torch.testing.assert_close(logits_of(one, (93, 124)), logits_of(other, (93, 124)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(200, 70), (31, 60), (93, 124)])
+def test_a_row_at_the_size_of_the_input_is_computed_once(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Larger, smaller and the same; the bands share rows of the input, and reading again begins anew."""
+    rows: list[int] = []
+    real = View._rows_of_input
+
+    def spy(view: View, name: str, start: int, stop: int) -> Tensor:
+        rows.extend(range(start, stop))
+        return real(view, name, start, stop)
+
+    config = InferenceConfig(short_side=93, window=(64, 48), stride=(40, 31))
+    with torch.inference_mode():
+        (view,) = run_network(Strided(False), photo(93, 124), config, ["semantic"])
+        once = logits_of(view, size, rows=size[0])
+        monkeypatch.setattr(View, "_rows_of_input", spy)
+        for _ in range(2):
+            rows.clear()
+            assert torch.equal(logits_of(view, size, rows=3), once)
+            assert sorted(set(rows)) == rows
+        backwards = [view.rows("semantic", size, start, start + 1) for start in reversed(range(size[0]))]
+    assert torch.equal(torch.cat(backwards[::-1], 2), once)
+
+
 @pytest.mark.parametrize(
     "change",
     [

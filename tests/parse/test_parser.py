@@ -160,11 +160,16 @@ def test_no_full_size_logits_are_ever_held(monkeypatch):
         return tile
 
     monkeypatch.setattr(upernet.inference.views, "upsample_rows", spy)
-    classes = [str(i) for i in range(200)]
-    make({"semantic": torch.zeros(1, 200, 8, 8)}, {"semantic": Semantic(labels=classes)})(
-        np.zeros((300, 400), np.uint8)
-    )
-    assert max(sizes) <= upernet.inference.answers.BAND < sum(sizes) == 200 * 300 * 400
+    monkeypatch.setattr(upernet.inference.cells, "upsample_rows", spy)
+    tasks = {"semantic": Semantic(labels=[str(i) for i in range(200)])}
+    noise = torch.randn(1, 200, 8, 8, generator=torch.Generator().manual_seed(0))
+    for logits, scores in ((torch.zeros(1, 200, 8, 8), True), (noise, False)):
+        sizes.clear()
+        make({"semantic": logits}, tasks)(np.zeros((300, 400), np.uint8), scores=scores)
+        assert max(sizes) <= upernet.inference.answers.BAND < sum(sizes) == 200 * 300 * 400
+    sizes.clear()
+    make({"semantic": torch.zeros(1, 200, 8, 8)}, tasks)(np.zeros((100, 130), np.uint8))
+    assert not sizes  # one class everywhere: nothing is upsampled
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------

@@ -27,11 +27,11 @@ class FusedMergingConv(nn.Module):
         own = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
         own.weight, own.bias = nn.Parameter(weight.clone(), requires_grad=False), merging.conv.bias
         self.own = WinogradConv(own, relu=True) if winograd and pays(own) else own
-        self.coarser = EnlargedConv(coarser, merging.align_corners)
+        self.coarser = EnlargedConv(coarser, merging.align_corners, whole=winograd)
 
     def forward(self, x: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """(B, C_0, H, W) and coarser maps (B, C_i, h_i, w_i) to (B, D, H, W)."""
-        added = self.coarser(coarser, x.shape[-2:])
+        added = self.coarser(x, coarser)
         if isinstance(self.own, WinogradConv):
             merged: Tensor = self.own(x, added)
             return merged

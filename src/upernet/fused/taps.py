@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 COLUMNS, ROWS = 32, 16
@@ -81,70 +82,89 @@ def _blocks(out: int, size: int, align_corners: bool, step: int, dtype: torch.dt
 class EnlargedConv(nn.Module):
     """The part of a 3×3 convolution that reads maps which were enlarged to the size of the answer."""
 
-    def __init__(self, weights: Sequence[Tensor], align_corners: bool) -> None:
+    def __init__(self, weights: Sequence[Tensor], align_corners: bool, whole: bool = True) -> None:
         """Rearrange the weights: the taps become channels of the answer of one matrix product.
 
         Args:
             weights: For each map, the part (D, C, 3, 3) of the kernel that reads it.
             align_corners: How the maps are enlarged.
+            whole: Whether a traced graph holds the module as one operation of ours. If not, it holds ordinary ones.
         """
         super().__init__()
         self.align_corners = align_corners
-        self.width = len(weights[0])
+        self.whole = whole
         # (ky, C, kx·D): for each row of the kernel, its three taps side by side.
         taps = [w.detach().permute(2, 1, 3, 0).reshape(3, w.shape[1], -1).contiguous() for w in weights]
         self.taps = nn.ParameterList(nn.Parameter(t, requires_grad=False) for t in taps)
 
-    def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """Convolve the enlarged maps.
 
         Args:
+            x: (B, C_0, H, W), of which only the size matters: that of the answer.
             maps: For each part of the kernel (B, C, h, w), of any sizes.
-            size: (H, W) of the answer.
 
         Returns:
             (B, H, W, D), channels last, without bias.
         """
-        inputs = [m.permute(0, 2, 3, 1) for m in maps]
-        if torch.compiler.is_compiling():
-            return self._whole(inputs, size)
-        answer = inputs[0].new_empty(len(maps[0]), *size, self.width)
-        for i, rows in enumerate(answer):
-            self._fill(rows, [m[i] for m in inputs])
-        return answer
+        if not torch.compiler.is_compiling():
+            return _convolve(x, maps, list(self.taps), self.align_corners)
+        if self.whole:
+            answer: Tensor = torch.ops.upernet.enlarged_conv(x, list(maps), list(self.taps), self.align_corners)
+            return answer
+        return self._traceable(x, maps)
 
-    def _whole(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """All rows at once, with operators that a graph computes from sizes that are not known yet."""
-        height, width = size
-        across, down = [], []
+    def _traceable(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """The same in operations that are traced with free sizes: no axis of unknown size is merged with another."""
+        answer: Tensor | None = None
         for m, taps in zip(maps, self.taps, strict=True):
-            batch, h, w = m.shape[:3]
-            operator = shifted_enlarging(width, w, self.align_corners).to(m.device, m.dtype).reshape(width, w * 3)
-            products = (m.reshape(batch, 1, h * w, -1) @ taps).reshape(batch, 3, h, w * 3, self.width)
-            across.append((operator @ products).reshape(batch, 3 * h, width * self.width))
-            operator = shifted_enlarging(height, h, self.align_corners).to(m.device, m.dtype)
-            down.append(operator.transpose(1, 2).reshape(height, 3 * h))
-        return (torch.cat(down, 1) @ torch.cat(across, 1)).reshape(-1, height, width, self.width)
+            weight = taps.transpose(1, 2).reshape(-1, taps.shape[1], 1, 1)
+            products = F.conv2d(m, weight).unflatten(1, (3, 3, -1))
+            down, across = (
+                shifted_enlarging(out, size, self.align_corners).to(m.device, m.dtype)
+                for out, size in zip(x.shape[-2:], m.shape[-2:], strict=True)
+            )
+            for ky in range(3):
+                wide = sum(products[:, ky, kx] @ across[:, :, kx].T for kx in range(3))
+                own = down[:, :, ky] @ wide
+                answer = own if answer is None else answer + own
+        assert answer is not None
+        return answer.permute(0, 2, 3, 1)
 
-    def _fill(self, answer: Tensor, maps: Sequence[Tensor]) -> None:
-        """Compute the answer (H, W, D) for one image from its maps (h, w, C)."""
-        height, width, depth = answer.shape
-        wide = [self._across(m, taps, width) for m, taps in zip(maps, self.taps, strict=True)]
-        columns = [_blocks(height, len(m), self.align_corners, ROWS, m.dtype) for m in maps]
-        for blocks in zip(*columns, strict=True):
-            rows = answer[blocks[0].start : blocks[0].stop].view(-1, width * depth)
+
+def _convolve(x: Tensor, maps: Sequence[Tensor], taps: Sequence[Tensor], align_corners: bool) -> Tensor:
+    height, width = x.shape[-2:]
+    answer = maps[0].new_empty(len(x), height, width, taps[0].shape[2] // 3)
+    downs = [_blocks(height, m.shape[2], align_corners, ROWS, m.dtype) for m in maps]
+    for image, filled in enumerate(answer):
+        wide = [_across(m[image], t, width, align_corners) for m, t in zip(maps, taps, strict=True)]
+        for blocks in zip(*downs, strict=True):
+            rows = filled[blocks[0].start : blocks[0].stop].view(blocks[0].stop - blocks[0].start, -1)
             for number, (block, m) in enumerate(zip(blocks, wide, strict=True)):
-                source, operator = m[block.first : block.last].view(-1, width * depth), block.operator.to(m.device)
-                torch.addmm(rows, operator, source, beta=min(number, 1), out=rows)
+                source = m[block.first : block.last].view(-1, rows.shape[1])
+                torch.addmm(rows, block.operator.to(m.device), source, beta=min(number, 1), out=rows)
+    return answer
 
-    def _across(self, m: Tensor, taps: Tensor, width: int) -> Tensor:
-        """The products (h, ky, W, D) of a map (h, w, C), enlarged across and added up over kx."""
-        h, w = m.shape[:2]
-        flat = m.reshape(h * w, -1)
-        wide = m.new_empty(h, 3, width, self.width)
-        for ky in range(3):
-            products = (flat @ taps[ky]).view(h, w * 3, self.width)
-            for block in _blocks(width, w, self.align_corners, COLUMNS, m.dtype):
-                source = products[:, 3 * block.first : 3 * block.last]
-                wide[:, ky, block.start : block.stop] = block.operator.to(m.device) @ source
-        return wide
+
+def _across(m: Tensor, taps: Tensor, width: int, align_corners: bool) -> Tensor:
+    """The products (h, ky, W, D) of a map (C, h, w), enlarged across and added up over kx."""
+    channels, h, w = m.shape
+    flat = m.permute(1, 2, 0).reshape(h * w, channels)
+    wide = m.new_empty(h, 3, width, taps.shape[2] // 3)
+    for ky in range(3):
+        products = (flat @ taps[ky]).view(h, w * 3, -1)
+        for block in _blocks(width, w, align_corners, COLUMNS, m.dtype):
+            source = products[:, 3 * block.first : 3 * block.last]
+            wide[:, ky, block.start : block.stop] = block.operator.to(m.device) @ source
+    return wide
+
+
+@torch.library.custom_op("upernet::enlarged_conv", mutates_args=())
+def _enlarged_conv(x: Tensor, maps: list[Tensor], taps: list[Tensor], align_corners: bool) -> Tensor:
+    """`EnlargedConv` as an operation that a traced graph holds whole."""
+    return _convolve(x, maps, taps, align_corners)
+
+
+@_enlarged_conv.register_fake
+def _(x: Tensor, maps: list[Tensor], taps: list[Tensor], align_corners: bool) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[2], x.shape[3], taps[0].shape[2] // 3)

@@ -18,6 +18,9 @@ TILES = 192
 """About how many tiles each thread transforms at once: their values stay in the cache."""
 TRANSFORM = 96
 """What transforming one value costs, in multiply-adds: it is bound by memory, not by arithmetic."""
+LARGEST = 36 * 512 * 512
+"""Most values of a transformed kernel, 36 MiB in float32. Larger ones belong to small maps, for which reading the
+kernel takes as long as is saved."""
 
 # Lavin and Gray 2016, section 4.1, with the points 0, ±1, ±2 and ∞.
 _INPUT = (
@@ -72,7 +75,8 @@ def pays(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
     channels, answers = module.in_channels, module.out_channels
     tile = 36 / 16
-    return fits and tile * (channels * answers + TRANSFORM * (channels + answers)) < 9 * channels * answers
+    small = 36 * channels * answers <= LARGEST
+    return fits and small and tile * (channels * answers + TRANSFORM * (channels + answers)) < 9 * channels * answers
 
 
 class Kernel(NamedTuple):
@@ -151,13 +155,13 @@ def _bands(batch: int, down: int, across: int) -> Iterator[tuple[slice, slice]]:
 @torch.library.custom_op("upernet::winograd", mutates_args=())
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
     """`convolve` with one kernel, as an operation that a traced graph holds whole."""
-    return _convolve(x, [Kernel(weight, bias, added, relu)])[0]
+    # Tracing asks much of maps in another layout, and engines choose their own.
+    return _convolve(x, [Kernel(weight, bias, added, relu)])[0].contiguous()
 
 
 @_winograd.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
-    shape = (x.shape[0], weight.shape[2], x.shape[2], x.shape[3])
-    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return x.new_empty(x.shape[0], weight.shape[2], x.shape[2], x.shape[3])
 
 
 class WinogradConv(nn.Module):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from upernet.contract import Task
+from upernet.contract import Choice, Task, order_decides
 from upernet.errors import UserError
+from upernet.inference.cells import largest_class
+from upernet.inference.upsample import BAND
 from upernet.inference.views import View
-from upernet.labels import ClassSets
+from upernet.labels import IGNORE, ClassSets
 from upernet.resize import Size
-
-BAND = 2**19
-"""Most values in a band of logits, images × classes × rows × width: 2 MiB of float32, which fit into a CPU's cache."""
 
 GPU_BANDS = 64
 """Factor of `BAND` on a GPU, which would spend its time waiting if bands were small."""
@@ -64,7 +64,8 @@ class Band(NamedTuple):
 class Answers:
     """Answers to tasks about a batch of images of equal size, computed when they are asked for.
 
-    Probabilities are averaged over all views, not logits.
+    Probabilities are averaged over all views, not logits. If there is one view and the order of a task's logits decides
+    its answer, probabilities are computed only where they are asked for.
 
     Attributes:
         tasks: The tasks by name, each after those it needs.
@@ -144,23 +145,40 @@ class Answers:
         maps = [name for name in wanted if name in self.maps]
         to_decode = {*ids, *(need for task in wanted.values() for need in task.needs)}
         image_ids = self.image_ids(to_decode)
-        for start, stop in self._spans(size, maps):
+        shown = [name for name in maps if probabilities and (name in ids or name in sets)]
+        ordered = [name for name in maps if len(self._views) == 1 and name not in shown]
+        id_choices = {name: order_decides(self.tasks[name]) for name in ordered if name in to_decode}
+        group_choices = {name: order_decides(self.tasks[name], sets[name]) for name in ordered if name in sets}
+        pruned = [
+            name
+            for name in ordered
+            if self._views[0].prunes(size)
+            and id_choices.get(name, ()) is not None
+            and group_choices.get(name, ()) is not None
+        ]
+        for start, stop in self._spans(size, maps, [name for name in maps if name not in pruned]):
             decoded = dict(image_ids)
             band = Band(start, stop, {}, {}, {})
             for name in maps:
-                task, p = self.tasks[name], self._rows(name, size, start, stop)
+                rows = _Rows(self._views, self.tasks[name], name, size, start, stop)
                 if name in to_decode:
-                    decoded[name] = task.decode(p, decoded)
+                    decoded[name] = rows.decode(id_choices.get(name), decoded)
                 if name in ids:
                     band.ids[name] = decoded[name]
                 if name in sets:
-                    band.groups[name] = task.predict_groups(p, sets[name], decoded)
-                if probabilities and (name in ids or name in sets):
-                    band.probabilities[name] = p
+                    band.groups[name] = rows.predict_groups(group_choices.get(name), sets[name], decoded)
+                if name in shown:
+                    band.probabilities[name] = rows.probabilities
             yield band
 
-    def _spans(self, size: Size, maps: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """First row and row after the last of each band; nothing if there are no maps."""
+    def _spans(self, size: Size, maps: Sequence[str], complete: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """First row and row after the last of each band; nothing if there are no maps.
+
+        Args:
+            size: (H, W) of the answer.
+            maps: Tasks with maps.
+            complete: Those of them whose values of all classes are computed at every pixel.
+        """
         if not maps:
             return
         height, width = size
@@ -169,14 +187,76 @@ class Answers:
         across = max([width, *(-(-v.size[0] * v.size[1] // height) for v in longer)])
         count, device = len(self._sample[maps[0]]), self._sample[maps[0]].device
         budget = BAND if device.type == "cpu" else BAND * GPU_BANDS
-        rows = max(1, budget // (count * across * max(self._sample[name].shape[1] for name in maps)))
+        values = max([1, *(self._sample[name].shape[1] for name in complete)])
+        rows = max(1, budget // (count * across * values))
         for start in range(0, height, rows):
             yield start, min(start + rows, height)
 
-    def _rows(self, name: str, size: Size, start: int, stop: int) -> Tensor:
+
+class _Rows:
+    """Neighbouring rows of one task's map at the size of the answer. Nothing is computed before it is asked for."""
+
+    def __init__(self, views: Sequence[View], task: Task, name: str, size: Size, start: int, stop: int) -> None:
+        self._views, self._task, self._name = views, task, name
+        self._size, self._start, self._stop = size, start, stop
+
+    @cached_property
+    def probabilities(self) -> Tensor:
         """(B, K, stop - start, W) probabilities: the mean over views."""
-        probabilities = self.tasks[name].probabilities
-        total = probabilities(self._views[0].rows(name, size, start, stop))
+        total = self._task.probabilities(self._logits)
         for view in self._views[1:]:
-            total = total + probabilities(view.rows(name, size, start, stop))
+            total = total + self._task.probabilities(view.rows(self._name, self._size, self._start, self._stop))
         return total if len(self._views) == 1 else total / len(self._views)
+
+    @cached_property
+    def _logits(self) -> Tensor:
+        """(B, K, stop - start, W) logits of the first view."""
+        return self._views[0].rows(self._name, self._size, self._start, self._stop)
+
+    def decode(self, choices: Sequence[Choice] | None, decoded: Mapping[str, Tensor]) -> Tensor:
+        """(B, stop - start, W) class ids, by choices if there are any."""
+        if choices is None:
+            return self._task.decode(self.probabilities, decoded)
+        return self._choose(choices, decoded)
+
+    def predict_groups(
+        self, choices: Sequence[Choice] | None, sets: ClassSets, decoded: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(B, stop - start, W) group ids, by choices if there are any."""
+        if choices is None:
+            return self._task.predict_groups(self.probabilities, sets, decoded)
+        return self._choose(choices, decoded)
+
+    def _choose(self, choices: Sequence[Choice], decoded: Mapping[str, Tensor]) -> Tensor:
+        """The answers of choices, from the logits of the only view."""
+        sample = self._views[0].logits[self._name][0]
+        shape = len(sample), self._stop - self._start, self._size[1]
+        answer = torch.full(shape, IGNORE, device=sample.device)
+        present = {name: _occurring(decoded[name]) for name in {c.where[0] for c in choices if c.where}}
+        for choice in choices:
+            if choice.where is None:
+                return self._winners(choice)
+            name, answered = choice.where
+            if answered in present[name]:
+                ids = decoded[name] if decoded[name].ndim == 3 else decoded[name][:, None, None].expand(shape)
+                here = ids == answered
+                answer = torch.where(here, self._winners(choice, here), answer)
+        return answer
+
+    def _winners(self, choice: Choice, where: Tensor | None = None) -> Tensor:
+        """The answers of one choice; where it does not hold they may be any of them."""
+        view = self._views[0]
+        if view.prunes(self._size):
+            logits = view.logits[self._name][0][:, choice.channels]
+            best = largest_class(logits, self._size, self._start, self._stop, view.align_corners, where)
+        else:
+            best = self._logits[:, choice.channels].argmax(1)
+        first = choice.answers[0]
+        if [*choice.answers] == [*range(first, first + len(choice.answers))]:
+            return best + first if first else best
+        return torch.tensor(choice.answers, device=best.device)[best]
+
+
+def _occurring(ids: Tensor) -> set[int]:
+    """The class ids that occur in a map, or `IGNORE`."""
+    return set((torch.bincount((ids - IGNORE).flatten()).nonzero()[:, 0] + IGNORE).tolist())

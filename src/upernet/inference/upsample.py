@@ -12,6 +12,9 @@ from torch import Tensor
 
 from upernet.resize import Size
 
+BAND = 2**19
+"""Most values in a band of logits, images × classes × rows × width: 2 MiB of float32, which fit into a CPU's cache."""
+
 
 def resize(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
     """Resize logits bilinearly, (B, K, h, w) → (B, K, H, W)."""
@@ -42,7 +45,7 @@ def upsample_rows(
     Returns:
         (B, K, stop - start, W) float32.
     """
-    above, below, weight = _row_weights(
+    above, below, weight = neighbours(
         logits.shape[2] if height is None else height, size[0], start, stop, align_corners, logits.device
     )
     weight = weight[:, None]
@@ -66,18 +69,30 @@ def source_rows(
         align_corners: The bilinear convention.
         device: The device on which `upsample_rows` will compute, so that both round alike.
     """
-    above, below, _ = _row_weights(height, full, start, stop, align_corners, device)
+    above, below, _ = neighbours(height, full, start, stop, align_corners, device)
     return int(above[0]), int(below[-1]) + 1
 
 
-def _row_weights(
-    height: int, full: int, start: int, stop: int, align_corners: bool, device: torch.device
+def neighbours(
+    length: int, full: int, start: int, stop: int, align_corners: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For resized rows `start` to `stop`, the rows of the map above and below each, and the weight of the lower."""
+    """The two rows of a map, or its two columns, between which each row or column of the resized map lies.
+
+    Args:
+        length: Rows of the map.
+        full: Rows of the map once it is resized.
+        start: First of the resized rows.
+        stop: Resized row after the last.
+        align_corners: The bilinear convention.
+        device: Device of the result.
+
+    Returns:
+        The row above and the row below, int64, and the weight of the row below, float32 in [0, 1].
+    """
     rows = torch.arange(start, stop, dtype=torch.float32, device=device)
     if align_corners:
-        y = rows * ((height - 1) / (full - 1) if full > 1 else 0.0)
+        y = rows * ((length - 1) / (full - 1) if full > 1 else 0.0)
     else:
-        y = ((rows + 0.5) * (height / full) - 0.5).clamp(min=0)
-    above = y.long().clamp(max=height - 1)
-    return above, (above + 1).clamp(max=height - 1), y - above
+        y = ((rows + 0.5) * (length / full) - 0.5).clamp(min=0)
+    above = y.long().clamp(max=length - 1)
+    return above, (above + 1).clamp(max=length - 1), y - above

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -16,8 +16,11 @@ from upernet.inference.upsample import source_rows, upsample_rows
 from upernet.resize import Size, Window, resize_image
 
 PIXELS = {"cuda": 2**21}
-"""Kind of device → most pixels of sliding windows that it takes at once, as many as a picture of 2048×1024 has. Other
-devices take one window of each image at a time, since a CPU gains nothing from more."""
+"""Kind of device → most pixels that it takes at once, as many as a picture of 2048×1024 has: of windows, and of their
+mirror images. Other devices take one window of each image at a time, since a CPU gains nothing from more.
+
+Windows that overlap share no work: the features of a pixel depend on where its window ends, since there the padding
+begins."""
 
 
 class Network(Protocol):
@@ -78,11 +81,21 @@ class View:
     mirrored: bool
     align_corners: bool
     resize_twice: bool
+    _kept: dict[str, tuple[int, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def via_input_size(self) -> bool:
         """Whether logits are resized to the input's size first and then to the answer's."""
         return self.resize_twice or len(self.windows) > 1
+
+    def prunes(self, size: Size) -> bool:
+        """Whether the classes at the size of the answer are found faster by `largest_class` than from `rows`.
+
+        That asks for logits that are resized once, from one window. A GPU computes all of them faster than it finds out
+        which are needed.
+        """
+        once = len(self.windows) == 1 and (size == self.size or not self.resize_twice)
+        return once and not self.mirrored and next(iter(self.logits.values()))[0].device.type == "cpu"
 
     def rows(self, name: str, size: Size, start: int, stop: int) -> Tensor:
         """A few rows of a task's logits at the size of the answer, mirrored back if the input was mirrored.
@@ -103,9 +116,22 @@ class View:
         else:
             height, device = self.size[0], self.logits[name][0].device
             first, last = source_rows(height, size[0], start, stop, self.align_corners, device)
-            source = self._rows_of_input(name, first, last)
+            source = self._neighbouring_rows(name, first, last)
             rows = upsample_rows(source, size, start, stop, self.align_corners, height=height, first=first)
         return rows.flip(-1) if self.mirrored else rows
+
+    def _neighbouring_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """The same as `_rows_of_input`; rows of the last call, which those of the next band share, are not repeated."""
+        first, rows = self._kept.get(name, (0, None))
+        if rows is None or not first <= start < first + rows.shape[2] <= stop:
+            rows = self._rows_of_input(name, start, stop)
+        else:
+            known = first + rows.shape[2]
+            rows = rows[:, :, start - first :]
+            if known < stop:
+                rows = torch.cat([rows, self._rows_of_input(name, known, stop)], 2)
+        self._kept[name] = start, rows
+        return rows
 
     def _rows_of_input(self, name: str, start: int, stop: int) -> Tensor:
         """Rows of the logits at the input's size: the sum over the windows there, divided by their number."""
@@ -123,7 +149,7 @@ class View:
             own = upsample_rows(piece, window.size, first - window.top, last - window.top, self.align_corners)
             total[:, :, rows, window.columns] += own
             count[rows, window.columns] += 1
-        return total / count
+        return total.div_(count)
 
 
 def run_network(
@@ -151,22 +177,25 @@ def run_network(
         shown = network_input(images, settings, ratio, device)
         size = shown.shape[-2], shown.shape[-1]
         windows = sliding_windows(size, config)
-        for mirrored in (False, True) if config.flip else (False,):
-            logits = _run_windows(network, shown.flip(-1) if mirrored else shown, windows, tasks)
+        sides = [shown, shown.flip(-1)] if config.flip else [shown]
+        for number, logits in enumerate(_run_windows(network, sides, windows, tasks)):
             corners = network.upsampling_align_corners
-            views.append(View(size, windows, logits, mirrored, corners, config.resize_twice))
+            views.append(View(size, windows, logits, number == 1, corners, config.resize_twice))
     return views
 
 
 def _run_windows(
-    network: Network, shown: Tensor, windows: Sequence[Window], tasks: Sequence[str]
-) -> dict[str, list[Tensor]]:
-    """Task → logits of each window of the network's input (B, 3, h, w)."""
-    count = len(shown)
-    at_once = max(1, PIXELS.get(shown.device.type, 0) // (count * windows[0].height * windows[0].width))
-    pieces: dict[str, list[Tensor]] = {}
-    for i in range(0, len(windows), at_once):
-        crops = [shown[:, :, window.rows, window.columns] for window in windows[i : i + at_once]]
-        for name, logits in network(crops[0] if len(crops) == 1 else torch.cat(crops), tasks).items():
-            pieces.setdefault(name, []).extend(logits.float().split(count))
+    network: Network, sides: Sequence[Tensor], windows: Sequence[Window], tasks: Sequence[str]
+) -> list[dict[str, list[Tensor]]]:
+    """For each side of the network's input (B, 3, h, w), task → logits of each window."""
+    count = len(sides[0])
+    at_once = max(1, PIXELS.get(sides[0].device.type, 0) // (count * windows[0].height * windows[0].width))
+    crops = [(number, window) for number in range(len(sides)) for window in windows]
+    pieces: list[dict[str, list[Tensor]]] = [{} for _ in sides]
+    for i in range(0, len(crops), at_once):
+        some = crops[i : i + at_once]
+        shown = [sides[number][:, :, window.rows, window.columns] for number, window in some]
+        for name, logits in network(shown[0] if len(shown) == 1 else torch.cat(shown), tasks).items():
+            for (number, _), piece in zip(some, logits.float().split(count), strict=True):
+                pieces[number].setdefault(name, []).append(piece)
     return pieces

@@ -117,6 +117,8 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str], opset: int = OPSET
     Raises:
         Exception: Whatever PyTorch raises if it knows no translation.
     """
+    from upernet.runtimes.operators import translations
+
     with _quiet(), torch.no_grad():
         graph = torch.onnx.export(
             program,
@@ -126,6 +128,8 @@ def to_onnx(program: ExportedProgram, outputs: Sequence[str], opset: int = OPSET
             output_names=list(outputs),
             opset_version=opset,
             external_data=False,
+            optimize=False,  # it would take longer than all the rest, and engines do it themselves
+            custom_translation_table=translations(),
         )
     assert graph is not None
     _tidy(cast(Any, graph.model.graph))
@@ -149,7 +153,7 @@ def _tidy(graph: Any) -> None:
 
 
 def write_graph(network: Network, path: Path, tasks: Sequence[str]) -> None:
-    """Write the network as an ONNX graph. Its weights are part of the file, or of `<path>.data` beyond 2 GB.
+    """Write the network as an ONNX graph. Its weights are beside it, in `<path>.data`.
 
     The input is `image`, (B, 3, H, W) float32 RGB in [0, 1]; the outputs are logits, named like the tasks, as the
     network gives them. B, H and W are free, with H and W from 32 to `MAX_SIDE`.
@@ -162,7 +166,8 @@ def write_graph(network: Network, path: Path, tasks: Sequence[str]) -> None:
     Raises:
         Exception: Whatever PyTorch raises if it cannot trace the network with free sizes.
     """
-    to_onnx(trace(LogitsOf(network, tasks)), tasks).save(path)
+    # Beside the graph, the weights are mapped into memory instead of being copied.
+    to_onnx(trace(LogitsOf(network, tasks)), tasks).save(path, external_data=True)
 
 
 @contextmanager

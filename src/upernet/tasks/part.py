@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.contract import Task
+from upernet.contract import Choice, Task
 from upernet.data.sets import published_parts
 from upernet.errors import UserError, check
 from upernet.labels import IGNORE, NO_PART, ClassSets, Labels, distinct_colours, part_names
 from upernet.model.heads import DenseHead
 from upernet.tasks.losses import denominator
-from upernet.tasks.softmax import expand_to_map
+from upernet.tasks.softmax import choice_of_groups, expand_to_map
 
 if TYPE_CHECKING:
     from torch import nn
@@ -163,6 +163,21 @@ class Part(Task):
             if number in labelled and inside.any():
                 answer = torch.where(inside, sets.likeliest(probabilities, (block.start, block.stop)), answer)
         return answer
+
+    def choices(self, sets: ClassSets | None = None) -> Sequence[Choice] | None:
+        """A choice in the block of each object, where that object is; among groups, if each is one class.
+
+        Raises:
+            UserError: If a label stands for parts of several objects.
+        """
+        owners = [(self.objects, object_id) for object_id in self._object_ids]
+        blocks = [range(block.start, block.stop) for block in self.blocks]
+        if sets is None:
+            return [Choice(block, block, owner) for block, owner in zip(blocks, owners, strict=True)]
+        labelled = sorted(set(self._group_blocks(sets)))
+        choices = [choice_of_groups(sets, (blocks[n].start, blocks[n].stop), owners[n]) for n in labelled]
+        found = [choice for choice in choices if choice is not None]
+        return found if len(found) == len(choices) else None
 
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         """A part metric of the protocol of `sets`.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.contract import Loss, Task
+from upernet.contract import Choice, Loss, Task
 from upernet.data.sets import published_classes
 from upernet.errors import UserError
 from upernet.labels import ClassSets, Labels
@@ -75,6 +75,13 @@ class SoftmaxTask(Task):
         """The group of the largest summed probability; `IGNORE` where protocol `paper` finds a class of no group."""
         return sets.likeliest(probabilities)
 
+    def choices(self, sets: ClassSets | None = None) -> Sequence[Choice] | None:
+        """One choice among all classes, since the softmax keeps their order; among groups, if each is one class."""
+        if sets is None:
+            return [Choice(range(len(self.classes)), range(len(self.classes)))]
+        choice = choice_of_groups(sets)
+        return None if choice is None else [choice]
+
     def metric(self, sets: ClassSets, dense: bool, average: Sequence[int] | None = None) -> TaskMetric:
         """A metric of the protocol of `sets` for maps, `TopOne` for one label per image."""
         from upernet.tasks.metrics import PaperSegmentationMetric, SegmentationMetric, TopOne
@@ -83,6 +90,22 @@ class SoftmaxTask(Task):
             return TopOne(sets.group_names)
         kind = PaperSegmentationMetric if sets.protocol == "paper" else SegmentationMetric
         return kind(sets.group_names, average)
+
+
+def choice_of_groups(
+    sets: ClassSets, within: tuple[int, int] | None = None, where: tuple[str, int] | None = None
+) -> Choice | None:
+    """The choice that `sets.likeliest(probabilities, within)` makes; None if it sums probabilities of several classes.
+
+    Args:
+        sets: The groups.
+        within: First class, and class after the last, to which the answer is confined.
+        where: The answer of another task where the choice holds; None for everywhere.
+    """
+    members, answers = sets.candidates(within)
+    if any(len(group) > 1 for group in members):
+        return None
+    return Choice([group[0] for group in members], answers, where)
 
 
 def expand_to_map(groups: Tensor, logits: Tensor) -> Tensor:
