@@ -53,7 +53,7 @@ def test_what_engines_do_not_compute_is_told(written: GraphWriter, monkeypatch: 
     def refuse(*given: Any) -> None:
         raise RuntimeError("no such\noperation")
 
-    monkeypatch.setattr("upernet.compare.twins.write_graph", refuse)
+    monkeypatch.setattr("upernet.compare.twins.trace", refuse)
     fresh = GraphWriter(seeded_network(tiny(), semantic()), semantic(), Path(), [])
     with pytest.raises(WorkError, match="the network cannot be exported"):
         fresh.contender("openvino", shown())

@@ -20,7 +20,7 @@ from upernet.errors import UserError, WorkError
 from upernet.model import UPerNet
 from upernet.model.counts import count_multiply_adds, count_parameters
 from upernet.plain import to_plain
-from upernet.runtimes.graph import write_graph
+from upernet.runtimes.graph import LogitsOf, to_onnx, trace
 from upernet.store.foreign import write_foreign
 
 
@@ -74,7 +74,9 @@ class GraphWriter:
     def _fault(self) -> str | None:
         """Why the graph cannot be written; None if it has been."""
         try:
-            write_graph(self._model, self._folder / "plain.onnx", self._names)
+            graph = to_onnx(trace(LogitsOf(self._model, self._names)), self._names)
+            graph.optimize()  # as PyTorch does by default; MNN cannot read the graph otherwise
+            graph.save(self._folder / "plain.onnx")
         except Exception as error:  # whatever PyTorch raises
             return f"the network cannot be exported ({in_one_line(error)})"
         return None
