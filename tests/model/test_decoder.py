@@ -95,7 +95,7 @@ def test_levels_are_the_papers(order: str, align_corners: bool) -> None:
     l3 = model.lateral[1](c[1]) + up(l4, c[1])
     l2 = model.lateral[0](c[0]) + up(l3, c[0])
     p2, p3, p4 = (smooth(x) for smooth, x in zip(model.smooth, (l2, l3, l4), strict=True))
-    fused = model.fusion([torch.cat([p2, up(p3, p2), up(p4, p2), up(p5, p2)], 1)])
+    fused = model.fusion(torch.cat([p2, up(p3, p2), up(p4, p2), up(p5, p2)], 1))
 
     pyramid = model(c, set(LEVELS))
     for level, expected in {"ppm": p5, "p4": p4, "p3": p3, "p2": p2, "fused": fused}.items():
