@@ -134,7 +134,7 @@ def decode_as_ours(
         align_corners: Bilinear convention with which the logits are resized.
         trial: The input.
     """
-    _, tasks, _ = read_model_config(folder, trust)
+    tasks = read_model_config(folder, trust)[1]
     for task in tasks.values():
         task.bind(tasks)
     network = _Called(call, align_corners)
