@@ -76,6 +76,8 @@ def on_engine(
     if isinstance(network, nn.Module) and (reference or not isinstance(network, UPerNet)):
         return network.to(device)
     if not isinstance(network, UPerNet):
+        if engine not in ("auto", engine_of(network)):
+            raise UserError(f"engine {engine}: an exported network runs in {engine_of(network)}; leave the engine out")
         return network
     if engine == "auto":
         chosen = ENGINES[PREFERRED]

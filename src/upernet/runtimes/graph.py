@@ -108,10 +108,8 @@ def trace(module: LogitsOf | MapsOf) -> ExportedProgram:
     for symbol, bounds in list(program.range_constraints.items()):
         if bounds.lower == _LARGE:
             program.range_constraints[symbol] = ValueRanges(MIN_SIDE, MAX_SIDE)
-    program.example_inputs = (
-        (torch.zeros(1, 3, 64, 64, dtype=module.input_type),),
-        {},
-    )  # a file would hold the large one
+    # A file would hold the large one.
+    program.example_inputs = ((torch.zeros(1, 3, 64, 64, dtype=module.input_type),), {})
     return program
 
 

@@ -102,14 +102,13 @@ def read_exported(
     if not isinstance(export, dict) or export.get("output") != "logits":
         found = export.get("output") if isinstance(export, dict) else None
         raise UserError(f"{path}: its output is {found!r}; only files of upernet export --output logits are run")
-    outputs = {value.name for value in graph.graph.output}
-    wanted = {name for name, task in tasks.items() if not task.auxiliary}
-    if [value.name for value in graph.graph.input] != ["image"] or outputs != wanted:
-        raise WorkError(f"{path}: its outputs {sorted(outputs)} are not the tasks it describes, {sorted(wanted)}")
+    outputs = [value.name for value in graph.graph.output]
+    if [value.name for value in graph.graph.input] != ["image"] or outputs != list(tasks):
+        raise WorkError(f"{path}: its outputs {outputs} are not the tasks that it describes, {list(tasks)}")
     try:
         # Binds the tasks to one another, and refuses what no network can have.
         build_on_meta(config, tasks, str(path))
-        network = ExportedNetwork(path, config.upsampling_align_corners)
+        network = ExportedNetwork(path, tasks, config.upsampling_align_corners)
     except UserError as error:
         raise error if str(error).startswith(f"{path}: ") else type(error)(f"{path}: {error}") from error
     except Exception as error:

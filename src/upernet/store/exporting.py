@@ -22,9 +22,9 @@ from upernet.inference.answers import order_tasks
 from upernet.inference.views import Network, network_input
 from upernet.model import UPerNet
 from upernet.runtimes.checking import LevelsOf, Mismatch, Run, check_graph, check_shapes, first_difference
-from upernet.runtimes.exported import open_session, run_session
 from upernet.runtimes.graph import OPSET, LogitsOf, MapsOf, to_onnx, trace
 from upernet.runtimes.int8 import quantise
+from upernet.runtimes.onnxruntime import open_graph
 from upernet.store.exported import describe_export
 
 Output = Literal["logits", "maps"]
@@ -175,8 +175,11 @@ def _with_texts(graph: bytes, texts: Mapping[str, str]) -> bytes:
 
 
 def _start_onnx(content: bytes) -> Run:
-    session = open_session(content)
-    return lambda image: run_session(session, image)
+    import onnx
+
+    outputs = onnx.load_model_from_string(content).graph.output
+    run = open_graph(content, range(len(outputs)), torch.get_num_threads(), torch.device("cpu"))
+    return lambda image: [torch.from_numpy(answer) for answer in run(image.contiguous().numpy())]
 
 
 def _program(program: ExportedProgram, texts: Mapping[str, str]) -> bytes:
