@@ -57,14 +57,15 @@ def on_engine(
     PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones.
 
     Args:
-        network: The network in evaluation mode. One that is no `UPerNet` is used as it is.
+        network: The network in evaluation mode. One that is no `UPerNet` is used as it is. A `UPerNet` may be used up:
+            it must not be called any more.
         engine: The engine.
         device: Where to compute; None for the CPU.
         images: How many images will be shown to it, about.
         reference: Leave the network as it is, and run it in PyTorch.
 
     Returns:
-        A network with the same answers up to rounding, on the device. It does not need the given one.
+        A network with the same answers up to rounding, on the device.
 
     Raises:
         UserError: If the engine is not installed, does not compute on the device, or contradicts `reference`.
@@ -94,7 +95,7 @@ def on_engine(
             raise UserError(f"engine {engine} is not installed; pip install 'upernet[{engine}]'")
         return _start(chosen, network, device)
     # The rewritten form is laid out for the caches of a CPU.
-    return fuse(network) if device.type == "cpu" else network.to(device)
+    return fuse(network, in_place=True) if device.type == "cpu" else network.to(device)
 
 
 def engine_of(network: Network) -> EngineName:
