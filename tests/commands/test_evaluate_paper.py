@@ -161,7 +161,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_several_sizes_as_in_a_literal_computation(place: Path, tmp_path: Path) -> None:
     """Objects and parts of every picture, from the network's logits to the figures, in numpy."""
     sides, longest = [48, 64, 80], 110
-    network = upernet.load(place / "upp").model
+    network = upernet.load(place / "upp", reference=True).model
     tables = broden_plus()
     car = list(tables["part"]).index("car")
     start = sum(1 + len(parts) for parts in list(tables["part"].values())[:car])

@@ -34,7 +34,9 @@ def training_network(checkpoint: Path) -> UPerNet:
     reference had it: with channels innermost, batch norm sums in single precision on a CPU, not in double, and from
     these random weights that moves gradients by some per cent.
     """
-    network = upernet.load(checkpoint, device="cpu").model.train().to(memory_format=torch.contiguous_format)
+    network = (
+        upernet.load(checkpoint, device="cpu", reference=True).model.train().to(memory_format=torch.contiguous_format)
+    )
     for module in network.modules():
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):
             module.p = 0.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from upernet.config import InferenceConfig, ModelConfig, OptimConfig
 from upernet.contract import Task
@@ -19,12 +19,6 @@ from upernet.errors import UserError, WorkError, check
 from upernet.files import check_writable, write_whole
 from upernet.plain import to_plain
 from upernet.screen import progress
-
-if TYPE_CHECKING:
-    from upernet.compare.contender import Contender
-    from upernet.compare.implementation import Shown
-    from upernet.model import UPerNet
-    from upernet.runtimes.engine import EngineName
 
 PHOTO = (512, 683)
 """Height and width of a photograph, for models whose classes are those of no known data set."""
@@ -206,7 +200,7 @@ def benchmark(
     return 0
 
 
-def _engines(wanted: Sequence[EngineName], reference: bool, device: str, precision: str) -> list[EngineName]:
+def _engines(wanted: Sequence[Any], reference: bool, device: str, precision: str) -> list[Any]:
     """The engines that run our network, without repetition.
 
     Raises:
@@ -228,9 +222,7 @@ def _engines(wanted: Sequence[EngineName], reference: bool, device: str, precisi
     return engines
 
 
-def _our_contender(
-    engine: EngineName, reference: bool, network: UPerNet, folder: Path, trust: Sequence[str]
-) -> Contender:
+def _our_contender(engine: Any, reference: bool, network: Any, folder: Path, trust: Sequence[str]) -> Any:
     from functools import partial
 
     from upernet.compare.contender import Contender
@@ -249,13 +241,13 @@ def _our_contender(
 
 def _others(
     compare: Sequence[str] | None,
-    network: UPerNet,
+    network: Any,
     tasks: Mapping[str, Task],
-    shown: Shown,
+    shown: Any,
     folder: Path,
     trust: Sequence[str],
     absent: dict[str, str],
-) -> Iterator[Contender]:
+) -> Iterator[Any]:
     """Yield the other software that is asked for; why some cannot be compared is added to `absent`."""
     from upernet.compare.graphs import ENGINES
     from upernet.compare.peers import PEERS
@@ -281,7 +273,7 @@ def _modules(tasks: Mapping[str, Task]) -> set[str]:
     return {module.partition(".")[0] for _, path in named if (module := path.rpartition(".")[0])}
 
 
-def _layers(network: UPerNet, tasks: Mapping[str, Task], shown: Shown) -> list[dict[str, Any]]:
+def _layers(network: Any, tasks: Mapping[str, Task], shown: Any) -> list[dict[str, Any]]:
     """Multiply-adds and CPU time of each layer before and after fusing, in the order in which they appear."""
     from upernet.compare.layers import measure_layers
     from upernet.fused import fuse

@@ -81,7 +81,8 @@ class UnifiedParsingSegmenter:
         if segdiv not in (None, "undivided", "quad"):
             raise UserError(f"segdiv: {segdiv!r} is not one of undivided, quad")
         self.segdiv = segdiv or "undivided"
-        self.parser = model if isinstance(model, Parser) else load(model, device)
+        # Gradients go through the plain network alone.
+        self.parser = model if isinstance(model, Parser) else load(model, device, reference=True)
         self._object, self._material = self._task(Object), self._task(Material)
         self._part, part = self._task(Part), self.parser.tasks[self._task(Part)]
         assert isinstance(part, Part)

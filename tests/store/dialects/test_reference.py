@@ -126,7 +126,7 @@ def test_hugging_face(fixtures_dir: Path, tmp_path: Path, tag: str) -> None:
 def test_smp(fixtures_dir: Path, tmp_path: Path) -> None:
     reference = Reference(fixtures_dir, "smp_19_256x320_s8")
     torch.save(reference.weights, tmp_path / "theirs.pth")
-    reference.assert_same_segmentation(upernet.load(tmp_path / "theirs.pth").model)
+    reference.assert_same_segmentation(upernet.load(tmp_path / "theirs.pth", reference=True).model)
 
 
 def test_authors_pixel_model(fixtures_dir: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_authors_pixel_model(fixtures_dir: Path, tmp_path: Path) -> None:
 def test_authors_multitask_model(fixtures_dir: Path, tmp_path: Path) -> None:
     reference = Reference(fixtures_dir, "csail_unified_150_256x320_s10")
     authors_pair(reference, tmp_path / "upp-resnet50-upernet")
-    network = upernet.load(tmp_path / "upp-resnet50-upernet").model
+    network = upernet.load(tmp_path / "upp-resnet50-upernet", reference=True).model
     logits = reference.run(network, bgr=True)
     for name in ("scene", "object", "material"):
         reference.assert_close(logits[name].log_softmax(1), f"{name}_logprob")
