@@ -28,6 +28,8 @@ PRELOAD = [
     "jsonargparse",
     "pytest",
     "upernet.commands.evaluate",
+    "upernet.compare.ours",
+    "upernet.compare.runner",
     "upernet.engine.knowledge.discovery",
     "upernet.engine.class_weights",
     "upernet.engine.trainer",

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from upernet.compare.implementation import Trial
+from upernet.compare.implementation import Shown, Trial
 from upernet.config import InferenceConfig, ModelConfig
-from upernet.store.loading import load_model
 from upernet.tasks import Semantic, Task
 
 SMALL = {"channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}
@@ -39,23 +36,45 @@ def trial(size: tuple[int, int] = (64, 96), batch: int = 1, answer: tuple[int, i
     return Trial(image, answer or size, InferenceConfig(**how))
 
 
-class Theirs(nn.Module):
-    """Ours as another library's network: a normalised image in, logits at its size out."""
+def shown(size: tuple[int, int] = (64, 96), batch: int = 1, precision: str = "float32") -> Shown:
+    return Shown(size, size, InferenceConfig(), batch, precision=precision)
 
-    def __init__(self, place: str) -> None:
+
+THEIRS = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from upernet.store.loading import load_model
+
+__version__ = "9.9"
+
+
+class Theirs(nn.Module):
+    def __init__(self, place):
         super().__init__()
         self.network = load_model(place)[0]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         logits = self.network(x * self.network.std + self.network.mean)["semantic"]
         return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=True)
 
 
-def stand_in_library(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What stands for segmentation_models_pytorch; the other two are not installed then."""
-    module: Any = ModuleType("segmentation_models_pytorch")
-    module.__version__, module.from_pretrained = "9.9", Theirs
-    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", module)
+from_pretrained = Theirs
+"""
+"""Ours as another library's network: a normalised image in, logits at its size out."""
+
+
+def stand_in_library(folder: Path, monkeypatch: pytest.MonkeyPatch, change: str = "") -> None:
+    """Write what stands for segmentation_models_pytorch; the other libraries are not installed then.
+
+    Args:
+        folder: Where modules are found first from now on, by processes that are started too.
+        monkeypatch: Takes that back.
+        change: Python code that ends the module.
+    """
+    (folder / "segmentation_models_pytorch.py").write_text(THEIRS + change)
+    monkeypatch.delitem(sys.modules, "segmentation_models_pytorch", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
     for name in ("mmseg", "mmcv", "transformers"):
         monkeypatch.setitem(sys.modules, name, None)
-    return module

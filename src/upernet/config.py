@@ -6,9 +6,11 @@ Nothing here imports torch, so that `--help` stays quick.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from upernet.errors import UserError, check
+
+Checkpointed = Literal["none", "backbone", "all"]
 
 
 @dataclass(kw_only=True)
@@ -249,6 +251,9 @@ class RunConfig:
     half: bool = False
     """Store the weights of the model folder in float16, at half the size. The state from which a run goes on stays
     exact."""
+    checkpoint: Checkpointed = "none"
+    """Activation checkpointing, which trades time for memory: the activations of the `backbone`, or of backbone and
+    decoder (`all`), are not kept for the backward pass but computed again there. What is learned stays the same."""
     resume: bool = True
     """Go on from the last checkpoint in the run folder if there is one."""
 
@@ -258,5 +263,7 @@ class RunConfig:
         check("run.val_every", self.val_every, 0, example=8_000)
         check("run.save_every", self.save_every, 1, example=1_000)
         check("run.log_every", self.log_every, 1, example=50)
+        if self.checkpoint not in get_args(Checkpointed):
+            raise UserError(f"run.checkpoint: {self.checkpoint!r} is not one of {', '.join(get_args(Checkpointed))}")
         if self.init is not None and self.backbone_weights is not None:
             raise UserError(f"run.init {self.init!r} already holds the backbone; set run.backbone_weights: null")

@@ -89,6 +89,43 @@ class Choice:
 
 
 @dataclass(kw_only=True)
+class SummaryLoss(Loss):
+    """A term that needs little of the log-probabilities: a few numbers per pixel, or a few sums over pixels.
+
+    A subclass defines `summary` and `finish`. The summary is then computed in bands of rows, and the map of all classes
+    at the target's size, which is the largest array of a training step, is never held. A subclass that defines `loss`
+    itself is given the whole map.
+    """
+
+    joined: ClassVar[bool] = True
+    """How the summaries of bands of rows make that of the map: joined along the rows, or added if false."""
+
+    @abstractmethod
+    def summary(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """What the term needs of a map, of some rows of it, or of answers about images.
+
+        It must not depend on other rows or other processes. It is called a second time when the gradient is computed.
+
+        Args:
+            log_q: As in `loss`, of all rows or of some.
+            groups: As in `loss`, of the same rows.
+            sets: As in `loss`.
+
+        Returns:
+            float32 (B, S, H, W) or (B, S), S numbers for each pixel or image, if `joined`. Otherwise sums over them, of
+            any shape that is not that of the rows.
+        """
+
+    @abstractmethod
+    def finish(self, summary: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """The term as a float32 scalar, from the summary and the groups of the whole map. Otherwise as `loss`."""
+
+    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """The term as a float32 scalar, from the whole map."""
+        return self.finish(self.summary(log_q, groups, sets), groups, sets)
+
+
+@dataclass(kw_only=True)
 class Task(Configurable, ABC):
     """One question asked about an image. The fields are the keys of the task's YAML and are saved with the model."""
 
@@ -137,6 +174,22 @@ class Task(Configurable, ABC):
             target: Ids of the source's own labels, int64 (B, H, W) or (B,), `IGNORE` where unlabelled.
             sets: The classes that each of those labels stands for.
         """
+
+    def resized_loss(self, logits: Tensor, target: Tensor, sets: ClassSets, align_corners: bool) -> Tensor:
+        """`loss` of a map's logits once they are resized bilinearly to the size of the target.
+
+        A task may compute it without the resized map, as those of `upernet.tasks` do.
+
+        Args:
+            logits: Output of the head, (B, K, h, w), float32.
+            target: As in `loss`, int64 (B, H, W).
+            sets: As in `loss`.
+            align_corners: The bilinear convention, as in `torch.nn.functional.interpolate`.
+        """
+        from torch.nn.functional import interpolate
+
+        size = (target.shape[1], target.shape[2])
+        return self.loss(interpolate(logits, size, mode="bilinear", align_corners=align_corners), target, sets)
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -215,16 +215,20 @@ class ClassSets:
         """Group ids from the source's label ids, both int64 of the same shape; `IGNORE` stays `IGNORE`."""
         import torch
 
-        return torch.from_numpy(self.group_of_label).to(target.device)[target]
+        return torch.from_numpy(self.group_of_label).to(target.device, non_blocking=True)[target]
 
     def log_probabilities(self, log_p: Tensor) -> Tensor:
         """Log-probabilities of groups (B, G, …) from those of classes (B, K, …): log of the sum over each set."""
         import torch
 
+        def chosen(ids: Sequence[int]) -> Tensor:
+            # Not by a list of ids: a GPU would be waited for, and on a CPU the gradient would take many times as long.
+            return log_p.index_select(1, torch.tensor(ids).to(log_p.device, non_blocking=True))
+
         if all(len(group) == 1 for group in self.groups):
             order = [group[0] for group in self.groups]
-            return log_p if order == list(range(log_p.shape[1])) else log_p[:, order]
-        columns = [log_p[:, g[0]] if len(g) == 1 else log_p[:, list(g)].logsumexp(1) for g in self.groups]
+            return log_p if order == list(range(log_p.shape[1])) else chosen(order)
+        columns = [log_p[:, g[0]] if len(g) == 1 else chosen(g).logsumexp(1) for g in self.groups]
         return torch.stack(columns, 1)
 
     def probabilities(self, p: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 import torch
 import yaml
 from small_networks import SMALL, semantic, stand_in_library, tiny
-from torch import nn
 
 import upernet
 from upernet.cli import main
 from upernet.commands.benchmark import _out_of_memory, _sizes
+from upernet.compare import costs
 from upernet.compare.implementation import Trial
 from upernet.compare.ours import seeded_network
+from upernet.compare.runner import Runner
 from upernet.config import InferenceConfig
 from upernet.options import read_options
 from upernet.store.native import save_model
@@ -41,8 +43,17 @@ def test_a_recipe_is_measured_at_its_test_size(
 
 
 @pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return stand_in_library(monkeypatch)
+def library(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the library's module."""
+    folder = tmp_path_factory.mktemp("library")
+    stand_in_library(folder, monkeypatch)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything runs in this process; `tests/compare/test_costs.py` starts others."""
+    monkeypatch.setattr(costs, "Apart", lambda opening, shown, threads: Runner(opening, shown))
 
 
 @pytest.fixture
@@ -63,7 +74,12 @@ def recipe(tmp_path: Path) -> Path:
 
 def report(tmp_path: Path, *words: str | Path) -> dict[str, Any]:
     out = tmp_path / "new" / "report.json"
-    assert main(["benchmark", "--images", "7", "--device", "cpu", "--out", str(out), *map(str, words)]) == 0
+    assert (
+        main(
+            ["benchmark", "--images", "7", "--device", "cpu", "--engine", "torch", "--out", str(out), *map(str, words)]
+        )
+        == 0
+    )
     assert [p.name for p in out.parent.iterdir()] == ["report.json"]
     content: dict[str, Any] = json.loads(out.read_text())
     return content
@@ -85,8 +101,15 @@ def test_the_report_says_what_was_measured_and_how(
     assert told["training"] == {"batch": 3, "crop": [64, 96], "not_measured": "PyTorch reports it on a GPU only"}
     (ours,) = told["contenders"]
     assert (ours["name"], ours["version"]) == ("upernet", upernet.__version__)
+    assert (ours["engine"], ours["form"], ours["threads"]) == ("torch", "fused", 1)
+    assert ours["first_use_s"] > 0
+    assert ours["process_gib"] > ours["memory_gib"]
+    assert ours["disagreement"] < 1e-3
+    assert ours["equal_classes"] > 0.999
+    assert ours["relative_times"] == {}
+    assert told["layers"] is None
     assert ours["parameters"] == told["parameters"]["total"]
-    assert ours["multiply_adds"] == told["multiply_adds"]["total"]
+    assert 0 < ours["multiply_adds"] < told["multiply_adds"]["total"]
     assert (ours["time_ratio"], ours["cpu_time_ratio"]) == (1, 1)
     spread = ours["latency_ms"]
     assert 0 < spread["5 %"] <= spread["median"] <= spread["95 %"]
@@ -117,31 +140,80 @@ def test_options_change_a_recipe(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_one_line_and_the_rest_goes_on(
-    library: Any, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    library: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in ("onnxruntime", "openvino", "MNN"):
+        monkeypatch.setitem(sys.modules, module, None)
     told = report(tmp_path, "--config", recipe, "--size", "64", "64", "--compare")
     assert [c["name"] for c in told["contenders"]] == ["upernet", "smp"]
     assert told["contenders"][1]["cpu_time_ratio"] > 0
     assert told["contenders"][1]["disagreement"] < 1e-4
-    assert told["not_compared"].keys() == {"mmseg", "transformers"}
+    assert told["not_compared"].keys() == {"mmseg", "transformers", "onnxruntime", "openvino", "mnn"}
+    assert told["contenders"][0]["relative_times"].keys() == {"smp"}
     out = " ".join(capsys.readouterr().out.split())
     assert "smp 9.9: logits_align_corners True, not False" in out
     for name in ("mmseg", "transformers"):
         assert f"{name}: not installed ({name} is missing); pip install 'upernet[peers]'" in out
+    assert "mnn: not installed (MNN is missing); pip install MNN" in out
 
 
-@pytest.mark.parametrize("error", [RuntimeError("wrong\nshape"), ImportError("too old")])
+@pytest.mark.parametrize("error", ["RuntimeError('wrong\\nshape')", "ImportError('too old')"])
 def test_a_peer_that_breaks_is_left_out(
-    error: Exception, library: Any, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    error: str,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def broken(place: str) -> nn.Module:
-        print("their own noise")
-        raise error
-
-    library.from_pretrained = broken
+    noisy = f"def from_pretrained(place):\n    print('their own noise')\n    raise {error}\n"
+    stand_in_library(tmp_path, monkeypatch, noisy)
     told = report(tmp_path, "--config", recipe, "--size", "64", "64", "--compare", "smp")
-    assert told["not_compared"] == {"smp": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    raised = eval(error)
+    assert told["not_compared"] == {"smp": f"{type(raised).__name__}: {' '.join(str(raised).split())}"}
     assert "their own noise" not in capsys.readouterr().out
+
+
+def test_every_number_of_threads_is_measured(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_num_threads()
+    words = ["--config", recipe, "--size", "64", "64", "--threads", "1", "2", "--reference"]
+    told = report(tmp_path, *words)
+    assert torch.get_num_threads() == before
+    assert [(c["name"], c["form"], c["threads"]) for c in told["contenders"]] == [
+        ("upernet", "plain", 1),
+        ("upernet", "plain", 2),
+    ]
+    assert told["machine"]["threads"] == 2
+    assert [c["multiply_adds"] for c in told["contenders"]] == [told["multiply_adds"]["total"]] * 2
+    out = capsys.readouterr().out
+    assert "\n1 thread\n" in out
+    assert "\n2 threads\n" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_layers_add_up(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = report(tmp_path, "--config", recipe, "--size", "64", "64", "--layers")
+    layers = {row["name"]: row for row in told["layers"]}
+    assert (
+        sum(row["before"]["multiply_adds"] for row in told["layers"] if row["before"])
+        == (told["multiply_adds"]["total"])
+    )
+    after = sum(row["after"]["multiply_adds"] for row in told["layers"] if row["after"])
+    assert after == told["contenders"][0]["multiply_adds"]
+    assert layers["decoder.fusion"]["after"]["multiply_adds"] < layers["decoder.fusion"]["before"]["multiply_adds"]
+    assert layers["tail"]["before"]["multiply_adds"] == 0
+    assert layers["tail"]["before"]["cpu_ms"] > 0
+    assert "decoder.fusion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_engine_that_cannot_compute_so_is_refused(
+    name: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(recipe), "--device", "cpu", "--precision", "bf16", "--out", str(tmp_path / "report.json")]
+    assert main(["benchmark", *words, "--engine", name]) == 2
+    assert f"--engine {name}: is measured on a CPU in float32 only; valid here: torch" in capsys.readouterr().err
+    assert main(["benchmark", "--config", str(recipe), "--device", "cpu", "--reference", "--engine", name]) == 2
+    assert f"--reference is the plain network in PyTorch; try --compare {name}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,19 +274,20 @@ def test_only_want_of_memory_is_told_as_such() -> None:
             raise error
 
 
-def test_a_peer_that_breaks_in_mixed_precision_alone_is_left_out(library: Any, recipe: Path, tmp_path: Path) -> None:
-    original = library.from_pretrained
+def test_a_peer_that_breaks_in_mixed_precision_alone_is_left_out(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_hearted = """
+def refuse(module, given):
+    if torch.is_autocast_enabled("cpu"):
+        raise NotImplementedError("not implemented for 'BFloat16'")
 
-    def half_hearted(place: str) -> nn.Module:
-        network = original(place)
-        network.register_forward_pre_hook(refuse)
-        return network
-
-    def refuse(module: nn.Module, given: Any) -> None:
-        if torch.is_autocast_enabled("cpu"):
-            raise NotImplementedError("not implemented for 'BFloat16'")
-
-    library.from_pretrained = half_hearted
+def from_pretrained(place):
+    network = Theirs(place)
+    network.register_forward_pre_hook(refuse)
+    return network
+"""
+    stand_in_library(tmp_path, monkeypatch, half_hearted)
     words = ["--config", recipe, "--size", "64", "64", "--compare", "smp", "--precision"]
     assert report(tmp_path, *words, "float32")["not_compared"] == {}
     told = report(tmp_path, *words, "bf16")["not_compared"]

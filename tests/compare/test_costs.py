@@ -1,68 +1,176 @@
-"""Time and memory: what is measured, and in which order."""
+"""Time and memory: what is measured, in which order, and what happens to contenders that fail."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import processes  # noqa: F401  what the fork server imports
+import pytest
 import torch
-from small_networks import semantic, tiny
+from small_networks import semantic, shown, tiny
 from torch import nn
 
-from upernet.compare.costs import DISCARDED, _peak_memory, is_plain_segmentation, measure, training_peak
-from upernet.compare.implementation import Implementation
-from upernet.compare.ours import seeded_network
-from upernet.config import OptimConfig
+from upernet.compare import costs, runner
+from upernet.compare.contender import Contender
+from upernet.compare.costs import DISCARDED, is_plain_segmentation, measure, training_peak
+from upernet.compare.implementation import Implementation, Trial
+from upernet.compare.ours import open_ours, seeded_network
+from upernet.config import InferenceConfig, OptimConfig
+from upernet.errors import UserError
+from upernet.store.native import save_model
 from upernet.tasks import Object
 
-CPU = torch.device("cpu")
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of their own are forked from a server that has imported everything."""
+    monkeypatch.setattr(runner, "START", "forkserver")
 
 
-def test_implementations_take_turns_and_the_first_five_do_not_count() -> None:
+def contender(name: str, opening: Any) -> Contender:
+    return Contender(name, opening, seeded_network(tiny(), semantic()), multiply_adds=1, parameters=1)
+
+
+def test_contenders_take_turns_and_the_first_five_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "Apart", lambda opening, shown, threads: runner.Runner(opening, shown))
     seen: list[str] = []
 
-    def implementation(name: str) -> Implementation:
-        def run() -> None:
+    def opening(name: str, trial: Trial) -> Callable[[], Implementation]:
+        def run() -> dict[str, torch.Tensor]:
             assert not torch.is_grad_enabled()
             assert not torch.backends.cudnn.benchmark
             seen.append(name)
+            return {}
 
-        return Implementation(name, "1", nn.Linear(1, 1), run, 0)
+        return lambda: Implementation("1", run, dict)
 
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
-        costs = measure(
-            [implementation("a"), implementation("b")], CPU, "float32", DISCARDED + 3, lambda: seen.append("|")
-        )
+        both = [contender(name, partial(opening, name)) for name in "ab"]
+        found, failed = measure(both, shown(), 1, DISCARDED + 3, lambda: seen.append("|"))
         assert torch.backends.cudnn.benchmark
     finally:
         torch.backends.cudnn.benchmark = before
-    assert "".join(seen) == "a|b|" * (DISCARDED + 3)
-    assert [len(c.seconds) for c in costs.values()] == [3, 3]
-    assert [len(c.cpu_seconds) for c in costs.values()] == [3, 3]
+    # Each is used for the first time before turns are taken; the last runs are those whose answers are kept.
+    assert "".join(seen) == "ab" + "a|b|" * (DISCARDED + 3) + "ab"
+    assert failed == {}
+    assert [len(c.seconds) for c in found.values()] == [3, 3]
+    assert [len(c.cpu_seconds) for c in found.values()] == [3, 3]
 
 
-def test_precision_is_that_of_the_arithmetic() -> None:
-    line, x = nn.Linear(2, 2), torch.ones(1, 2)
-    kinds: dict[str, set[torch.dtype]] = {}
-    for precision in ("float32", "bf16"):
-        seen = kinds.setdefault(precision, set())
-        measure([Implementation("a", "1", line, lambda seen=seen: seen.add(line(x).dtype), 0)], CPU, precision, 2)
-    assert kinds == {"float32": {torch.float32}, "bf16": {torch.bfloat16}}
+def open_alone(name: str, trial: Trial) -> Callable[[], Implementation]:
+    """What tells the process in which it runs and its threads."""
+    print("noise")
+    told = torch.tensor([[os.getpid(), torch.get_num_threads()]])
+    network = nn.Linear(2**18, 40, bias=False) if name == "large" else nn.Linear(1, 1)
+    return lambda: Implementation(name, lambda: {"a": told}, lambda: {"a": torch.ones(1, 1)}, network)
 
 
-def test_peak_memory_is_what_is_held_at_once() -> None:
-    mega = 2**18  # float32 values of a MiB
+def open_wrongly(error: Exception, trial: Trial) -> Callable[[], Implementation]:
+    raise error
 
-    def run() -> None:
-        a = torch.ones(4 * mega)
-        b = a + 1
-        del a
-        _ = b.sum(), torch.ones(2 * mega)
 
-    peak = _peak_memory(run, CPU)
-    assert peak is not None
-    assert 8 * 2**20 <= peak < 8.1 * 2**20
-    costs = measure([Implementation("a", "1", nn.Linear(mega, 3, bias=False), run, 0)], CPU, "float32", 2)
-    assert costs["a"].memory is not None
-    assert 11 * 2**20 <= costs["a"].memory < 11.1 * 2**20
+def open_for_few_runs(trial: Trial) -> Callable[[], Implementation]:
+    runs = iter(range(3))
+
+    def run() -> dict[str, torch.Tensor]:
+        if next(runs) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    return lambda: Implementation("1", run, dict)
+
+
+def test_each_has_a_process_and_memory_of_its_own_and_what_fails_is_left_out(
+    forked: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    named = {
+        "small": partial(open_alone, "small"),
+        "refused": partial(open_wrongly, UserError("not here")),
+        "broken": partial(open_wrongly, RuntimeError("wrong\nshape")),
+        "full": partial(open_wrongly, MemoryError()),
+        "killed": open_for_few_runs,
+        "large": partial(open_alone, "large"),
+    }
+    found, failed = measure([contender(*item) for item in named.items()], shown(), 2, DISCARDED + 1)
+    assert {name: str(error) for name, error in failed.items()} == {
+        "refused": "not here",
+        "broken": "RuntimeError: wrong shape",
+        "full": "does not fit into the memory; try a smaller --size or --batch",
+        "killed": "its process ended with SIGKILL, perhaps for lack of memory",
+    }
+    assert list(found) == ["small", "large"]
+    small, large = found.values()
+    pids = {int(cost.ids["a"][0, 0]) for cost in (small, large)}
+    assert len(pids | {os.getpid()}) == 3
+    assert [int(cost.ids["a"][0, 1]) for cost in (small, large)] == [2, 2]
+    assert (small.version, large.version) == ("small", "large")
+    assert small.process_memory is not None
+    assert large.process_memory is not None
+    assert large.process_memory - small.process_memory > 30 * 2**20  # the weights are 40 MiB
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().out == ""
+
+
+def test_ctrl_c_leaves_no_process_behind(forked: None) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure([contender("small", partial(open_alone, "small"))], shown(), 1, 6, interrupt)
+    assert multiprocessing.active_children() == []
+
+
+def test_our_own_network_in_a_process_of_its_own(forked: None, tmp_path: Path) -> None:
+    tasks = semantic()
+    network = seeded_network(tiny(), tasks)
+    save_model(tmp_path, network, tasks, InferenceConfig())
+    ours = Contender("upernet", partial(open_ours, tmp_path, [], "torch", True), network)
+    found, failed = measure([ours], shown(), 1, DISCARDED + 1)
+    assert failed == {}
+    cost = found["upernet torch"]
+    assert cost.parameters == sum(p.numel() for p in network.parameters())
+    assert cost.tensor_memory is not None
+    assert cost.process_memory is not None
+    assert cost.process_memory > cost.tensor_memory > 4 * cost.parameters
+    assert cost.first_use > 0
+    with torch.inference_mode():
+        expected = network(shown().trial().image / 255)["semantic"]
+    assert torch.allclose(cost.logits["semantic"], expected, atol=1e-4)
+
+
+def open_with_graph(folder: Path, trial: Trial) -> Callable[[], Implementation]:
+    """What keeps a file, 100 MiB in memory while it does so, and tells whether it was there."""
+
+    def prepare() -> Implementation:
+        if found := (folder / "graph").exists():
+            return Implementation("1", lambda: {"a": torch.tensor([found])}, lambda: {"a": torch.ones(1, 1)})
+        torch.ones(100 * 2**18)
+        (folder / "graph").touch()
+        return Implementation("1", lambda: {"a": torch.tensor([found])}, lambda: {"a": torch.ones(1, 1)})
+
+    return prepare
+
+
+def test_making_a_graph_is_a_first_use_but_no_memory_of_later_ones(forked: None, tmp_path: Path) -> None:
+    network = seeded_network(tiny(), semantic())
+    openings = {"openvino": partial(open_with_graph, tmp_path), "torch": partial(open_alone, "small")}
+    both = [Contender("upernet", opening, network, engine) for engine, opening in openings.items()]
+    found, failed = measure(both, shown(), 1, DISCARDED + 1)
+    assert failed == {}
+    kept, plain = found["upernet openvino"], found["upernet torch"]
+    assert kept.ids["a"].tolist() == [1]
+    assert kept.next_use is not None
+    assert plain.next_use is None
+    assert kept.process_memory is not None
+    assert plain.process_memory is not None
+    assert kept.process_memory - plain.process_memory < 50 * 2**20
 
 
 def test_a_training_step_moves_every_weight() -> None:

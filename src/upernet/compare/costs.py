@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from upernet.compare.implementation import Implementation
+from upernet.compare.contender import Contender
+from upernet.compare.implementation import Shown, arithmetic
+from upernet.compare.runner import Apart, Runner, in_one_line
 from upernet.config import OptimConfig
 from upernet.contract import Task
 from upernet.engine.optim import build_optimizer
-from upernet.inference.upsample import resize
+from upernet.errors import UserError
 from upernet.labels import ClassSets
 from upernet.model import UPerNet
 from upernet.resize import Size
@@ -26,108 +25,122 @@ from upernet.tasks import Semantic
 DISCARDED = 5
 """Number of runs at the beginning that are not counted (SPEC D3)."""
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass
 class Costs:
-    """Time and memory of the runs of one implementation, without the discarded runs.
+    """Time and memory of one implementation. The discarded runs are not among the times.
 
     Attributes:
+        version: Version of the software.
+        first_use: Seconds from the network in memory to the first answer, with everything that is written or compiled.
+        next_use: The same in another process afterwards, which finds on disk what was kept there; None if nothing was.
         seconds: Wall time of each run.
         cpu_seconds: CPU time of each run, of all threads of the process.
-        memory: Peak memory that PyTorch held in one run, weights included, in bytes; None if PyTorch does not report
-            it.
+        tensor_memory: Peak memory that PyTorch held in one run, weights included, in bytes; None if PyTorch does not
+            report it.
+        process_memory: Peak memory of its process, in bytes; None if it had none of its own.
+        parameters: Number of parameters; None if they cannot be counted.
+        multiply_adds: Number of multiply-adds for one image, all its windows included; None if they cannot be counted.
+        logits: Logits of the trial's first window by task.
+        ids: Label maps by task.
     """
 
+    version: str = ""
+    first_use: float = 0.0
+    next_use: float | None = None
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
-    memory: int | None = None
-
-
-def arithmetic(device: torch.device, precision: str) -> torch.autocast:
-    """A context of mixed precision, unless `precision`, a key of `DTYPES`, is float32."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
+    tensor_memory: int | None = None
+    process_memory: int | None = None
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    logits: dict[str, Tensor] = field(default_factory=dict)
+    ids: dict[str, Tensor] = field(default_factory=dict)
 
 
 def measure(
-    implementations: Sequence[Implementation],
-    device: torch.device,
-    precision: str,
+    contenders: Sequence[Contender],
+    shown: Shown,
+    threads: int,
     images: int,
     advance: Callable[[], object] = lambda: None,
-) -> dict[str, Costs]:
-    """Run all implementations in turns, image by image, so that other work on the machine slows all of them alike.
+) -> tuple[dict[str, Costs], dict[str, UserError]]:
+    """Run all contenders in turns, image by image, so that other work on the machine slows all of them alike.
+
+    On a CPU each of them lives in a fresh process of its own, all at the same time, so that its peak memory is its own.
+    On a GPU they share this process: a process of its own would hold a context of the GPU, and PyTorch's allocator
+    tells there what each of them needs.
 
     Args:
-        implementations: The implementations, on the device.
-        device: The device. It is waited for before and after each run.
-        precision: A key of `DTYPES`. Except with float32, arithmetic is mixed (autocast).
-        images: Number of runs of each implementation; the first five are not counted.
+        contenders: The contenders. One that fails is left out from then on.
+        shown: The trial. Its device is waited for before and after each run.
+        threads: Number of threads with which each of them computes on the CPU.
+        images: Number of runs of each; the first five are not counted.
         advance: Called after each run.
 
     Returns:
-        The costs by implementation's name.
+        The costs by label, and why others failed, in one line.
     """
-    costs = {implementation.name: Costs() for implementation in implementations}
-    tuning, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    costs: dict[str, Costs] = {}
+    failed: dict[str, UserError] = {}
+    open_now: dict[str, Apart | Runner] = {}
+    apart = shown.device == "cpu"
+
+    def attempt(work: Callable[..., None], contender: Contender, *more: Any) -> None:
+        if contender.label in failed:
+            return
+        try:
+            work(contender, *more)
+        except Exception as error:  # a failure of one must not stop the rest
+            failed[contender.label] = in_one_line(error)
+            costs.pop(contender.label, None)
+            if runner := open_now.pop(contender.label, None):
+                runner.end()
+
+    def start(contender: Contender) -> None:
+        first_use = None
+        if contender.keeps_graph:  # making the graph must not count as memory of those that find it
+            before = open_one(contender)
+            first_use = before.first_use
+            before.end()
+        runner = open_now[contender.label] = open_one(contender)
+        cost = costs[contender.label] = Costs(runner.version, runner.first_use)
+        if first_use is not None:
+            cost.first_use, cost.next_use = first_use, runner.first_use
+
+    def open_one(contender: Contender) -> Apart | Runner:
+        return Apart(contender.opening, shown, threads) if apart else Runner(contender.opening, shown)
+
+    def run(contender: Contender, counts: bool) -> None:
+        wall, cpu = open_now[contender.label].run()
+        if counts:
+            costs[contender.label].seconds.append(wall)
+            costs[contender.label].cpu_seconds.append(cpu)
+
+    def finish(contender: Contender) -> None:
+        runner, cost = open_now[contender.label], costs[contender.label]
+        # This comes first: everything else takes memory that running does not.
+        cost.process_memory = runner.process_memory() if apart else None
+        cost.tensor_memory = runner.tensor_memory()
+        cost.logits, cost.ids = runner.answers()
+        parameters, multiply_adds = runner.counts()
+        cost.parameters = parameters if contender.parameters is None else contender.parameters
+        cost.multiply_adds = multiply_adds if contender.multiply_adds is None else contender.multiply_adds
+
     try:
-        with torch.inference_mode(), arithmetic(device, precision), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other software warns of sizes in every run
-            for image in range(images):
-                for implementation in implementations:
-                    cost = costs[implementation.name]
-                    if image == 1:  # the first also allocates what later runs keep
-                        network = implementation.network
-                        weights = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
-                        peak = _peak_memory(implementation.run, device)
-                        cost.memory = None if peak is None else weights + peak
-                    else:
-                        wall, cpu = _time(implementation.run, device)
-                        if image >= DISCARDED:
-                            cost.seconds.append(wall)
-                            cost.cpu_seconds.append(cpu)
-                    advance()
+        for contender in contenders:
+            attempt(start, contender)
+        for image in range(images):
+            for contender in contenders:
+                attempt(run, contender, image >= DISCARDED)
+                advance()
+        for contender in contenders:
+            attempt(finish, contender)
     finally:
-        torch.backends.cudnn.benchmark = tuning
-    return costs
-
-
-def _time(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Wall time and CPU time of a run, in seconds."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    begin, begin_cpu = time.perf_counter(), time.process_time()
-    run()
-    wait()
-    return time.perf_counter() - begin, time.process_time() - begin_cpu
-
-
-def _peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Peak memory of PyTorch's allocator during a run, beyond what it held before, in bytes; None if it is not known.
-
-    On a CPU the profiler reports every allocation. Resident memory would count the whole process, other implementations
-    included, and memory that the system library keeps for later.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages would disturb the progress bar
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = [e for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda e: e["ts"]):
-        allocated += event["args"]["Bytes"]
-        peak = max(peak, allocated)
-    return peak or None
+        for runner in open_now.values():
+            with suppress(OSError):
+                runner.end()
+    return costs, failed
 
 
 def is_plain_segmentation(tasks: Mapping[str, Task]) -> bool:
@@ -143,7 +156,7 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
         optim: Settings of the optimiser.
         batch: Number of images in the batch.
         crop: Height and width of the crops, in pixels.
-        precision: A key of `DTYPES`.
+        precision: A key of `DTYPES` in `upernet.compare.implementation`.
     """
     network.train()
     optimizer = build_optimizer(network, optim)
@@ -159,8 +172,8 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
             for name, logits in network(image).items():
                 task = network.tasks[name]
                 target = torch.randint(len(task.classes), (batch, *crop), device=device)
-                full = resize(logits.float(), crop, network.upsampling_align_corners)
-                losses.append(task.weight * task.loss(full, target, ClassSets.of(task.classes.names, task.classes)))
+                sets, align_corners = ClassSets.of(task.classes.names, task.classes), network.upsampling_align_corners
+                losses.append(task.weight * task.resized_loss(logits.float(), target, sets, align_corners))
         torch.stack(losses).sum().backward()
         optimizer.step()
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else None

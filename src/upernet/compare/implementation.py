@@ -1,15 +1,26 @@
-"""The implementations that are compared, and the input that they share."""
+"""The implementations that are compared, and the input that they share.
+
+This module imports little: it is loaded in the processes whose memory is measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from upernet.config import InferenceConfig
 from upernet.inference.sizes import sliding_windows
 from upernet.resize import Size
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def arithmetic(device: torch.device, precision: str) -> torch.autocast:
+    """A context of mixed precision, unless `precision`, a key of `DTYPES`, is float32."""
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,13 @@ class Trial:
         image: RGB images, float32 (B, 3, h, w) in [0, 255], at the size of the network's input, on the device.
         answer_size: Height and width of the label maps, in pixels.
         inference: Settings for sliding windows and for resizing logits. Its sizes, scales and flip are not used.
+        precision: A key of `DTYPES`. Except with float32, arithmetic is mixed (autocast).
     """
 
     image: Tensor
     answer_size: Size
     inference: InferenceConfig
+    precision: str = "float32"
 
     @property
     def input_size(self) -> Size:
@@ -41,26 +54,56 @@ class Trial:
         """Height and width of each window, in pixels."""
         return sliding_windows(self.input_size, self.inference)[0].size
 
+    @property
+    def first_window(self) -> Tensor:
+        """What the network sees first: float32 RGB (1, 3, h, w) in [0, 1], whose logits are compared."""
+        height, width = self.window_size
+        return self.image[:1, :, :height, :width] / 255
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A trial in plain values, from which every process makes the same one.
+
+    Attributes:
+        input_size: Height and width of the image, in pixels.
+        answer_size: Height and width of the label maps, in pixels.
+        inference: As in `Trial`.
+        batch: Number of images.
+        device: `cpu` or `cuda`.
+        precision: As in `Trial`.
+    """
+
+    input_size: Size
+    answer_size: Size
+    inference: InferenceConfig
+    batch: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def trial(self) -> Trial:
+        """The trial, with an image of noise that is the same every time."""
+        image = torch.rand(self.batch, 3, *self.input_size, generator=torch.Generator().manual_seed(0)) * 255
+        return Trial(image.to(self.device), self.answer_size, self.inference, self.precision)
+
 
 @dataclass(frozen=True)
 class Implementation:
     """The network in one software, ready to run.
 
     Attributes:
-        name: `upernet`, or the name of the other software in `--compare`.
-        version: Version of the software.
-        network: The network with its weights.
-        run: Computes the label maps of the trial's image once.
-        multiply_adds: Number of multiply-adds for one image, all its windows included.
-        differences: The differences of its network from ours, in words.
-        disagreement: Largest difference of its logits from those of our code with the same weights, in standard
-            deviations of the logits; None for our own.
+        version: Version of the software that computes.
+        run: Computes label maps of the trial's image once: by task, integer (B, H, W) at the trial's answer size, or
+            (B,).
+        logits: Computes logits of the trial's first window: by task, (1, K, h, w) at any stride, or (1, K).
+        network: The network with its weights; None if it is not PyTorch's.
     """
 
-    name: str
     version: str
-    network: nn.Module
-    run: Callable[[], object]
-    multiply_adds: int
-    differences: tuple[str, ...] = ()
-    disagreement: float | None = None
+    run: Callable[[], Mapping[str, Tensor]]
+    logits: Callable[[], Mapping[str, Tensor]]
+    network: nn.Module | None = None
+
+
+Opening = Callable[[Trial], Callable[[], Implementation]]
+"""Loads a network into memory for a trial, and returns a function that makes it ready to run. It can be pickled."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +15,13 @@ from upernet.compare.implementation import Implementation, Trial
 from upernet.config import ModelConfig
 from upernet.contract import Task
 from upernet.inference.answers import Answers, order_tasks
-from upernet.inference.views import run_network
+from upernet.inference.views import Network, run_network
 from upernet.model import UPerNet
 from upernet.model.build import build_model, for_inference
-from upernet.model.counts import count_multiply_adds
+from upernet.runtimes.choice import on_engine
+from upernet.runtimes.engine import EngineName
+from upernet.store.loading import load_model
+from upernet.store.native import read_model_config
 
 
 def seeded_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
@@ -33,19 +39,53 @@ def seeded_network(config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
     return network
 
 
-def our_implementation(network: UPerNet, tasks: Mapping[str, Task], trial: Trial, version: str) -> Implementation:
-    """Our implementation, from the image to the label maps of all tasks. The network normalises the image itself.
+def open_ours(
+    folder: Path, trust: Sequence[str], engine: EngineName, reference: bool, trial: Trial
+) -> Callable[[], Implementation]:
+    """An `Opening` of our network from a model folder. The network normalises the image itself.
+
+    The graph of an engine is kept beside the model for the rest of the measurement, not where users keep theirs: the
+    first use must find none.
+
+    Args:
+        folder: The model folder.
+        trust: Modules from which the model may import its tasks.
+        engine: The engine.
+        reference: Whether the plain network is run, not its fused form.
+        trial: The input.
+    """
+    if engine != "torch":
+        os.environ["TORCH_HOME"] = str(folder / f"graphs for {torch.get_num_threads()} threads")
+    network, tasks, _ = load_model(folder, trust)
+    device = trial.image.device
+    loaded = network.to(device)
+
+    def prepare() -> Implementation:
+        runs = on_engine(loaded, engine, device, reference=reference)
+        return Implementation(
+            version("upernet"),
+            lambda: label_maps(runs, tasks, trial),
+            lambda: first_logits(runs, tasks, trial),
+            runs if isinstance(runs, nn.Module) else None,
+        )
+
+    return prepare
+
+
+def answered(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks that are computed, each after those it needs: all but the auxiliary ones."""
+    return order_tasks({name: task for name, task in tasks.items() if not task.auxiliary})
+
+
+def label_maps(network: Network, tasks: Mapping[str, Task], trial: Trial) -> dict[str, Tensor]:
+    """Class ids by task, int64 (B, H, W) at the trial's answer size, or (B,).
 
     Args:
         network: The network, in evaluation mode, on the trial's device.
         tasks: Its tasks by name.
         trial: Its input.
-        version: Version of this package.
-
-    Returns:
-        The implementation. Its `run` gives class ids by task, int64 (B, H, W) at the trial's answer size, or (B,).
     """
-    ordered = order_tasks({name: task for name, task in tasks.items() if not task.auxiliary})
+    ordered = answered(tasks)
     inference = replace(
         trial.inference,
         short_side=None,
@@ -55,15 +95,47 @@ def our_implementation(network: UPerNet, tasks: Mapping[str, Task], trial: Trial
         scales=(1.0,),
         flip=False,
     )
+    answers = Answers(run_network(network, trial.image, inference, list(ordered)), ordered)
+    shape, device = (len(trial.image), *trial.answer_size), trial.image.device
+    ids = {name: torch.empty(shape, dtype=torch.int64, device=device) for name in answers.maps}
+    for band in answers.bands(trial.answer_size, ordered):
+        for name, rows in band.ids.items():
+            ids[name][:, band.start : band.stop] = rows
+    return answers.image_ids(ordered) | ids
 
-    def run() -> dict[str, Tensor]:
-        answers = Answers(run_network(network, trial.image, inference, list(ordered)), ordered)
-        shape, device = (len(trial.image), *trial.answer_size), trial.image.device
-        ids = {name: torch.empty(shape, dtype=torch.int64, device=device) for name in answers.maps}
-        for band in answers.bands(trial.answer_size, ordered):
-            for name, rows in band.ids.items():
-                ids[name][:, band.start : band.stop] = rows
-        return answers.image_ids(ordered) | ids
 
-    multiply_adds = count_multiply_adds(network, trial.window_size)["total"] * trial.window_count
-    return Implementation("upernet", version, network, run, multiply_adds)
+def first_logits(network: Network, tasks: Mapping[str, Task], trial: Trial) -> dict[str, Tensor]:
+    """Logits of the trial's first window, by task."""
+    logits = network(trial.first_window.contiguous(memory_format=torch.channels_last), list(answered(tasks)))
+    # Engines give their own memory, which the next run overwrites.
+    return {name: values.clone() for name, values in logits.items()}
+
+
+class _Called:
+    """A network that only has a call, with the bilinear convention that the tail asks for."""
+
+    def __init__(self, call: Callable[..., Mapping[str, Tensor]], align_corners: bool) -> None:
+        self._call = call
+        self.upsampling_align_corners = align_corners
+
+    def __call__(self, image: Tensor, tasks: Sequence[str]) -> Mapping[str, Tensor]:
+        return self._call(image, tasks)
+
+
+def decode_as_ours(
+    folder: Path, trust: Sequence[str], call: Callable[..., Mapping[str, Tensor]], align_corners: bool, trial: Trial
+) -> Callable[[], Mapping[str, Tensor]]:
+    """A `Decoding`, by our code, for tasks that other software cannot decode.
+
+    Args:
+        folder: The model folder, for its tasks.
+        trust: Modules from which the model may import its tasks.
+        call: The network.
+        align_corners: Bilinear convention with which the logits are resized.
+        trial: The input.
+    """
+    tasks = read_model_config(folder, trust)[1]
+    for task in tasks.values():
+        task.bind(tasks)
+    network = _Called(call, align_corners)
+    return lambda: label_maps(network, tasks, trial)

@@ -1,19 +1,16 @@
 """The same network in other software.
 
-Other software is imported in this file alone, and only if the user asks for a comparison with it.
+Other software is imported in this file alone, and only if the user asks for a comparison with it. This module imports
+little of ours: it is loaded in the processes whose memory is measured.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import io
 import re
 import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upernet.compare.costs import arithmetic
 from upernet.compare.implementation import Implementation, Trial
-from upernet.compare.ours import seeded_network
-from upernet.config import ModelConfig
-from upernet.contract import Task
+from upernet.config import InferenceConfig, ModelConfig
 from upernet.errors import UserError
-from upernet.inference.upsample import resize
-from upernet.model import UPerNet
-from upernet.model.counts import count_multiply_adds
-from upernet.plain import to_plain
 from upernet.resize import Size
-from upernet.store.foreign import write_foreign
 
 
 @dataclass(frozen=True)
@@ -56,76 +45,38 @@ class PeerLibrary:
     nearest: Callable[[ModelConfig], ModelConfig]
     open: Callable[[Path, ModelConfig, Trial], nn.Module]
     logits: Callable[[Any, Tensor], Tensor]
-    predict: Callable[[Any, Tensor, Size], object]
+    predict: Callable[[Any, Tensor, Size], Tensor]
     keeps_auxiliary: bool = False
 
 
-def peer_implementation(
-    name: str, model: UPerNet, tasks: Mapping[str, Task], trial: Trial, precision: str = "float32"
-) -> Implementation:
-    """The same network, or the nearest one, in other software, with our weights wherever both have the same tensor.
+def open_peer(name: str, path: Path, config: ModelConfig, trial: Trial) -> Callable[[], Implementation]:
+    """An `Opening` of the network in other software. It gets a normalised image, as its users give it.
 
     Args:
         name: A key of `PEERS`.
-        model: Our network, on the trial's device.
-        tasks: Its tasks by name.
+        path: The file or folder that our converter wrote for it.
+        config: The configuration of that network.
         trial: The input.
-        precision: A key of `DTYPES`, in which the network will run.
 
     Raises:
         UserError: If the software is not installed, or has no such network.
     """
     library = PEERS[name]
-    with _quiet():
-        imported = _import(library)
-    kept = {n: task for n, task in tasks.items() if library.keeps_auxiliary or not task.auxiliary}
-    twin = _twin(model, library.nearest(model.config), kept)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / ("model.pth" if library.dialect == "mmseg" else "model")
-        write_foreign(path, library.dialect, twin, kept, trial.inference)
-        network = library.open(path, twin.config, trial).eval().to(trial.image.device)
-    image = (trial.image / 255 - model.mean) / model.std
-    with _without_tf32(), torch.inference_mode(), _quiet():
-        disagreement = _disagreement(library, network, twin.to(image.device), image, trial.window_size)
-        with arithmetic(image.device, precision):
-            library.predict(network, image, trial.answer_size)  # fails here if it cannot run
-    return Implementation(
-        name,
-        str(imported.__version__),
-        network,
-        lambda: library.predict(network, image, trial.answer_size),
-        count_multiply_adds(network, trial.window_size)["total"] * trial.window_count,
-        tuple(_differences(model.config, twin.config, tasks.keys() - kept.keys())),
-        disagreement,
-    )
+    imported = _import(library)
+    device = trial.image.device
+    network = library.open(path, config, trial).eval().to(device)
+    mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (config.mean, config.std))
+    image, window = (trial.image / 255 - mean) / std, (trial.first_window - mean) / std
 
+    def prepare() -> Implementation:
+        return Implementation(
+            str(imported.__version__),
+            lambda: {"semantic": library.predict(network, image, trial.answer_size)},
+            lambda: {"semantic": library.logits(network, window)},
+            network,
+        )
 
-def _twin(model: UPerNet, config: ModelConfig, tasks: Mapping[str, Task]) -> UPerNet:
-    """Build our network of another configuration, with the weights of `model` wherever a tensor has the same shape."""
-    twin = seeded_network(config, tasks)
-    own = twin.state_dict()
-    # The converter writes from the CPU.
-    same = {k: v.cpu() for k, v in model.state_dict().items() if k in own and own[k].shape == v.shape}
-    twin.load_state_dict(own | same)
-    return twin
-
-
-def _disagreement(library: PeerLibrary, network: nn.Module, twin: UPerNet, image: Tensor, window: Size) -> float:
-    """Largest difference of the library's logits from those of `twin` in one window, in standard deviations."""
-    shown = image[:1, :, : window[0], : window[1]]
-    own = twin(shown * twin.std + twin.mean, ["semantic"])["semantic"]
-    own = resize(own, window, twin.upsampling_align_corners)
-    return ((library.logits(network, shown) - own).abs().max() / own.std()).item()
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Compute convolutions in full float32 while the block runs: rounding to TF32 would hide differences."""
-    rounding, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = rounding
+    return prepare
 
 
 def _import(library: PeerLibrary) -> Any:
@@ -151,24 +102,13 @@ def _allow_missing_operations() -> None:
             sys.modules["mmcv._ext"] = mock.MagicMock()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep messages, progress bars and warnings of other software off the screen."""
-    unused = io.StringIO()
-    with redirect_stdout(unused), redirect_stderr(unused), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def refuse_windows(inference: InferenceConfig) -> None:
+    """Refuse sliding windows.
 
-
-def _differences(config: ModelConfig, peer_config: ModelConfig, left_out: Iterable[str]) -> list[str]:
-    """The differences of a peer's network from ours, in words."""
-    ours, peers = (to_plain(c) | {"logits_align_corners": c.upsampling_align_corners} for c in (config, peer_config))
-    changed = [f"{key} {peers[key]}, not {ours[key]}" for key in ours if ours[key] != peers[key]]
-    return changed + [f"no {name} head" for name in left_out]
-
-
-def _refuse_windows(trial: Trial) -> None:
-    if trial.inference.window is not None:
+    Raises:
+        UserError: If there are any.
+    """
+    if inference.window is not None:
         raise UserError("has no sliding windows; it is compared only if the network sees the image whole")
 
 
@@ -205,7 +145,7 @@ def _open_mmseg(path: Path, config: ModelConfig, trial: Trial) -> nn.Module:
     return network
 
 
-def _predict_by_mmseg(network: Any, image: Tensor, size: Size) -> object:
+def _predict_by_mmseg(network: Any, image: Tensor, size: Size) -> Tensor:
     sample = importlib.import_module("mmseg.structures").SegDataSample
     shown = tuple(image.shape[-2:])
     samples = [sample(metainfo={"ori_shape": size, "img_shape": shown, "pad_shape": shown}) for _ in image]
@@ -220,7 +160,7 @@ def _nearest_in_transformers(config: ModelConfig) -> ModelConfig:
 
 
 def _open_transformers(path: Path, config: ModelConfig, trial: Trial) -> nn.Module:
-    _refuse_windows(trial)
+    refuse_windows(trial.inference)
     network: nn.Module = importlib.import_module("transformers").UperNetForSemanticSegmentation.from_pretrained(path)
     return network
 
@@ -240,7 +180,7 @@ def _nearest_in_smp(config: ModelConfig) -> ModelConfig:
 
 
 def _open_smp(path: Path, config: ModelConfig, trial: Trial) -> nn.Module:
-    _refuse_windows(trial)
+    refuse_windows(trial.inference)
     network: nn.Module = importlib.import_module("segmentation_models_pytorch").from_pretrained(str(path))
     return network
 

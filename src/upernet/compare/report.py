@@ -10,42 +10,71 @@ from typing import Any
 
 import torch
 
+from upernet.compare.agreement import Agreement
+from upernet.compare.contender import Contender
 from upernet.compare.costs import Costs
-from upernet.compare.implementation import Implementation
 
 
 def describe_costs(
-    implementation: Implementation, costs: Mapping[str, Costs], batch: int, device: torch.device
+    contender: Contender,
+    costs: Mapping[str, Costs],
+    ours: Sequence[str],
+    batch: int,
+    threads: int,
+    device: torch.device,
+    agreement: Agreement,
 ) -> dict[str, Any]:
-    """The part of the report about one implementation. Seconds become milliseconds, bytes become GiB.
+    """The part of the report about one contender. Seconds become milliseconds, bytes become GiB.
 
     Args:
-        implementation: The implementation.
-        costs: Costs of all implementations by name. Ratios are relative to those of `upernet`.
+        contender: The contender.
+        costs: Costs of all contenders by label.
+        ours: The labels of those that are ours. Ratios are relative to the first of them. Each of them also gets the
+            times of all others relative to its own, in `relative_times`.
         batch: Number of images in each run.
+        threads: Number of threads.
         device: Where they ran. CPU time is reported for a CPU only.
+        agreement: How exact its answers are.
     """
-    cost, reference = costs[implementation.name], costs["upernet"]
+    cost, reference = costs[contender.label], costs[ours[0]]
     wall = sorted(cost.seconds)
     low, high = (wall[round(share * (len(wall) - 1))] for share in (0.05, 0.95))
     described = {
-        "name": implementation.name,
-        "version": implementation.version,
+        "name": contender.name,
+        "engine": contender.engine,
+        "form": contender.form,
+        "threads": threads,
+        "version": cost.version,
         "fps": batch * len(wall) / sum(cost.seconds),
         "latency_ms": {"median": statistics.median(wall) * 1e3, "5 %": low * 1e3, "95 %": high * 1e3},
         "time_ratio": _median_ratio(cost.seconds, reference.seconds),
-        "memory_gib": None if cost.memory is None else cost.memory / 2**30,
-        "parameters": sum(p.numel() for p in implementation.network.parameters()),
-        "multiply_adds": implementation.multiply_adds,
-        "differs": list(implementation.differences),
-        "disagreement": implementation.disagreement,
+        "first_use_s": cost.first_use,
+        "next_use_s": cost.next_use,
+        "memory_gib": _gib(cost.tensor_memory),
+        "process_gib": _gib(cost.process_memory),
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "differs": list(contender.differences),
+        "disagreement": agreement.disagreement,
+        "equal_classes": agreement.equal_classes,
     }
     if device.type == "cpu":
         described |= {
             "cpu_ms": statistics.median(cost.cpu_seconds) * 1e3,
             "cpu_time_ratio": _median_ratio(cost.cpu_seconds, reference.cpu_seconds),
         }
+    if contender.label in ours:
+        described["relative_times"] = {
+            label: {"time": _median_ratio(other.seconds, cost.seconds)}
+            | ({"cpu": _median_ratio(other.cpu_seconds, cost.cpu_seconds)} if device.type == "cpu" else {})
+            for label, other in costs.items()
+            if label not in ours
+        }
     return described
+
+
+def _gib(size: int | None) -> float | None:
+    return None if size is None else size / 2**30
 
 
 def _median_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float:

@@ -60,7 +60,7 @@ def in_processes(
     rest, pending = iter(jobs), set[Future[S]]()
     try:
         while True:
-            with _interrupts_blocked():
+            with interrupts_blocked():
                 pending |= {pool.submit(work, job) for job in islice(rest, AHEAD * workers - len(pending))}
             if not pending:
                 return
@@ -76,13 +76,16 @@ def in_processes(
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Delay Ctrl-C until the end of the block. Processes started in it never receive it, not even while they start."""
     import signal
 
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # it starts with the first process, and lets Ctrl-C through again then
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -90,12 +93,17 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(start: Callable[[], None] | None) -> None:
+def heed_parent() -> None:
+    """Have this process, which the main process started, ignore Ctrl-C and end with the main process at the latest."""
     import signal
     import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _start(start: Callable[[], None] | None) -> None:
+    heed_parent()
     if start is not None:
         start()
 

@@ -19,7 +19,7 @@ FILE = "state.pt"
 WORLD = "processes"
 """Key of a setting that no YAML file holds: the number of processes that train together."""
 MAY_CHANGE = re.compile(
-    r"run\.(out|steps|device|val_every|save_every|log_every|half|resume)|data\.(workers|protocol)"
+    r"run\.(out|steps|device|checkpoint|val_every|save_every|log_every|half|resume)|data\.(workers|protocol)"
     r"|data\.sources\..*\.(dataset\.init_args\.root|faults)"
 )
 """Settings that may change when a run is resumed: its length, bookkeeping and figures, the folders of the data, and

@@ -34,8 +34,9 @@ from upernet.engine.processes import build_fabric
 from upernet.engine.skipped import SkippedImages
 from upernet.engine.state import WORLD, flat_defaults, flat_settings, read_state, write_state
 from upernet.errors import UserError, WorkError
-from upernet.inference.upsample import resize
 from upernet.model import UPerNet
+from upernet.model.decoder import MergingConv
+from upernet.model.weight_gradients import QuickWeightGradients
 from upernet.screen import printable
 from upernet.store.native import save_model
 from upernet.tasks.losses import average_over_own_batch
@@ -87,8 +88,13 @@ class Trainer:
         elif self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's own drops activations that lie in a norm
         self.plain_model = model.to(memory_format=torch.channels_last)
+        self.plain_model.checkpoint = run.checkpoint
+        for module in model.modules():
+            if isinstance(module, MergingConv):
+                module.taps = True
         self._freeze_all_but(optim.train_only)
-        optimizer = build_optimizer(model, optim)
+        # The scaler of half precision looks into fused optimisers, which gradients that are clipped first do not allow.
+        optimizer = build_optimizer(model, optim, fused=run.precision != "16-mixed")
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
         self.ema = None if optim.ema is None else MovingAverage(self.plain_model, optim.ema)
         self.mixture = SourceMixture(
@@ -340,15 +346,18 @@ class Trainer:
         """Loss of every task whose target is in the batch; no other branch is computed."""
         supervision = self.sources[batch.source].supervision
         present = [n for n, task in self.tasks.items() if (task.target or n) in batch.targets and self._is_trained(n)]
-        logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
+        with QuickWeightGradients() if self.fabric.device.type == "cpu" else nullcontext():
+            logits = self.model(batch.image.contiguous(memory_format=torch.channels_last), present)
         losses = {}
         for name in present:
             key = self.tasks[name].target or name
-            target, z = batch.targets[key], logits[name].float()
-            if target.ndim == 3 and z.ndim == 4 and z.shape[2:] != target.shape[1:]:
-                z = resize(z, (target.shape[1], target.shape[2]), self.plain_model.upsampling_align_corners)
+            target, z, sets = batch.targets[key], logits[name].float(), supervision[key].sets
             with average_over_own_batch() if self.optim.loss_average == "batches" else nullcontext():
-                losses[name] = self.tasks[name].loss(z, target, supervision[key].sets)
+                if target.ndim == 3 and z.ndim == 4 and z.shape[2:] != target.shape[1:]:
+                    align_corners = self.plain_model.upsampling_align_corners
+                    losses[name] = self.tasks[name].resized_loss(z, target, sets, align_corners)
+                else:
+                    losses[name] = self.tasks[name].loss(z, target, sets)
         return losses
 
     def _is_trained(self, name: str) -> bool:

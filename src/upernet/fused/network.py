@@ -18,8 +18,8 @@ from upernet.model.heads import DenseHead
 from upernet.model.upernet import select_tasks
 
 
-def fuse(network: UPerNet, winograd: bool = True) -> FusedUPerNet:
-    """Rewrite a network for inference. The given network stays as it is, and the result shares no weights with it.
+def fuse(network: UPerNet, winograd: bool = True, in_place: bool = False) -> FusedUPerNet:
+    """Rewrite a network for inference.
 
     - Batch norms are folded into the convolutions before them.
     - The convolutions that read enlarged maps, those of the fusion and of the pyramid pooling, are computed at the
@@ -29,11 +29,13 @@ def fuse(network: UPerNet, winograd: bool = True) -> FusedUPerNet:
     Args:
         network: The network in evaluation mode.
         winograd: Whether to use Winograd's algorithm. Without it, all operations are ordinary ones of PyTorch.
+        in_place: Whether to use up the given network, whose modules are changed, to save its memory. If not, it stays
+            as it is, and the result shares no weights with it.
 
     Returns:
         A module that is called like the network. It has no training mode.
     """
-    return FusedUPerNet(network, winograd)
+    return FusedUPerNet(network if in_place else copy.deepcopy(network), winograd)
 
 
 class FusedUPerNet(nn.Module):
@@ -49,9 +51,9 @@ class FusedUPerNet(nn.Module):
     std: Tensor
 
     def __init__(self, network: UPerNet, winograd: bool) -> None:
-        """See `fuse`."""
+        """Take over the modules of a network; see `fuse`."""
         super().__init__()
-        network = copy.deepcopy(network).eval().requires_grad_(False)
+        network.eval().requires_grad_(False)
         fold_batch_norms(network, list(network.tasks))
         self.config = network.config
         self.tasks = network.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -42,18 +42,40 @@ def count_multiply_adds(module: nn.Module, size: Size) -> dict[str, int]:
         `total`, and for a `UPerNet` also `backbone`, `decoder` and `heads`.
     """
     shapes = {name: value.to("meta") for name, value in (*module.named_parameters(), *module.named_buffers())}
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
-        functional_call(module, shapes, (torch.empty(1, 3, *size, device="meta"),))
-    root = type(module).__name__
-    by_module: dict[str, dict[Any, int]] = {
-        name: dict(counts) for name, counts in counter.get_flop_counts().items() if name != "Global"
-    }
-    pooling = by_module.get(f"{root}.decoder.ppm", {}) if isinstance(module, UPerNet) else {}
-    averages = sum(count for op, count in pooling.items() if "convolution" not in str(op))
-    parts = {"total": (counter.get_total_flops() - averages) // 2}
+    image = torch.empty(1, 3, *size, device="meta")
+    with torch.inference_mode():
+        counts = counted_multiply_adds(module, lambda: functional_call(module, shapes, (image,)))
+    parts = {"total": counts[""]}
     if isinstance(module, UPerNet):
-        parts["backbone"] = sum(by_module[f"{root}.backbone"].values()) // 2
-        parts["decoder"] = (sum(by_module.get(f"{root}.decoder", {}).values()) - averages) // 2
+        parts["backbone"] = counts["backbone"]
+        parts["decoder"] = counts.get("decoder", 0)
         parts["heads"] = parts["total"] - parts["backbone"] - parts["decoder"]
     return parts
+
+
+def counted_multiply_adds(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
+    """Numbers of multiply-adds of the module and of every module in it that computes, by their names.
+
+    See `count_multiply_adds`. The module's own name is the empty string.
+
+    Args:
+        module: The network.
+        run: Calls it.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        run()
+    root = type(module).__name__
+    counts = {
+        name.removeprefix(root).removeprefix("."): sum(operations.values())
+        for name, operations in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    counts[""] = counter.get_total_flops()
+    if "decoder.ppm" in counts:
+        inside = [name for name in counts if name.startswith("decoder.ppm.")]
+        called = [name for name in inside if not any(name.startswith(f"{outer}.") for outer in inside)]
+        averages = counts["decoder.ppm"] - sum(counts[name] for name in called)
+        for name in ("", "decoder", "decoder.ppm"):
+            counts[name] -= averages
+    return {name: count // 2 for name, count in counts.items()}

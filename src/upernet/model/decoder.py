@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from upernet.config import ModelConfig
 from upernet.contract import LEVELS
 from upernet.model.pooling import pool
+from upernet.model.taps import conv_of_resized
 
 Pyramid = dict[str, Tensor]
 """Level name → (B, C, h, w), for the levels asked for: c2 … c5 with the backbone's channels, all others with D."""
@@ -49,15 +50,24 @@ class ConvBNReLU(nn.Module):
 
 
 class MergingConv(ConvBNReLU):
-    """3×3 `ConvBNReLU` of a map and coarser ones, which are enlarged to its size."""
+    """3×3 `ConvBNReLU` of a map and coarser ones, which are enlarged to its size.
+
+    Attributes:
+        taps: Whether training multiplies at each map's own size (`conv_of_resized`), where that is less work: the same
+            answer up to rounding, in less time and memory. Off until the trainer turns it on. Evaluation always follows
+            the formula.
+    """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int, align_corners: bool) -> None:
         super().__init__(sum(in_channels), out_channels, 3)
         self.in_channels = tuple(in_channels)
         self.align_corners = align_corners
+        self.taps = False
 
     def forward(self, x: Tensor, coarser: Sequence[Tensor] = ()) -> Tensor:
         """(B, C_0, H, W) and coarser maps (B, C_i, h_i, w_i) to (B, out_channels, H, W)."""
+        if self.taps and self.training:
+            return F.relu(self.bn(conv_of_resized([x, *coarser], self.conv.weight, self.align_corners)))
         size = x.shape[-2:]
         return super().forward(torch.cat([x, *(_resize(m, size, self.align_corners) for m in coarser)], dim=1))
 

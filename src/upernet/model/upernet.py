@@ -20,10 +20,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from upernet.config import ModelConfig
+from upernet.config import Checkpointed, ModelConfig
 from upernet.contract import LEVELS, Task
 from upernet.errors import UserError
 from upernet.model.backbone import Backbone
+from upernet.model.checkpointing import recomputed
 from upernet.model.decoder import Decoder
 
 
@@ -36,6 +37,7 @@ class UPerNet(nn.Module):
         heads: Their heads, under the same names.
         upsampling_align_corners: Bilinear convention with which its logits are resized to the size of the answer:
             `align_corners` of `torch.nn.functional.interpolate`.
+        checkpoint: What keeps no activations in training (`RunConfig.checkpoint`). The trainer sets it.
     """
 
     mean: Tensor
@@ -64,6 +66,7 @@ class UPerNet(nn.Module):
         channels = self.decoder.channels
         self.heads = nn.ModuleDict({name: task.build_head(channels[task.level]) for name, task in tasks.items()})
         self.upsampling_align_corners = config.upsampling_align_corners
+        self.checkpoint: Checkpointed = "none"
         # Not saved with the weights: the configuration holds them.
         self.register_buffer("mean", torch.tensor(config.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).reshape(3, 1, 1), persistent=False)
@@ -82,8 +85,10 @@ class UPerNet(nn.Module):
             UserError: If a task is unknown.
         """
         names = select_tasks(self.tasks, tasks, auxiliary=self.training)
-        features = self.backbone((image - self.mean) / self.std)
-        pyramid = self.decoder(features, {self.tasks[name].level for name in names})
+        x, levels = (image - self.mean) / self.std, {self.tasks[name].level for name in names}
+        keep = "none" if not self.training else self.checkpoint
+        features = self.backbone(x) if keep == "none" else recomputed(self.backbone, x)
+        pyramid = recomputed(self.decoder, features, levels) if keep == "all" else self.decoder(features, levels)
         logits = {}
         for name in names:
             task = self.tasks[name]

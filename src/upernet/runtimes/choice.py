@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from upernet.model import UPerNet
 from upernet.model.build import hash_weights
 from upernet.model.counts import count_multiply_adds
 from upernet.plain import to_plain
-from upernet.runtimes.engine import Engine, EngineName, EngineNetwork, in_one_line
+from upernet.runtimes.engine import GRAPH, Engine, EngineName, EngineNetwork, in_one_line
 from upernet.runtimes.exported import ExportedNetwork
-from upernet.runtimes.kept import find_graph, keep_graph
+from upernet.runtimes.graph import write_graph
+from upernet.runtimes.kept import find_graph, graphs_folder, keep_graph
 from upernet.runtimes.onnxruntime import ONNXRuntime
 from upernet.runtimes.openvino import OpenVINO
 from upernet.screen import print_line
@@ -56,14 +57,15 @@ def on_engine(
     PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones.
 
     Args:
-        network: The network in evaluation mode. One that is no `UPerNet` is used as it is.
+        network: The network in evaluation mode. One that is no `UPerNet` is used as it is. A `UPerNet` may be used up:
+            it must not be called any more.
         engine: The engine.
         device: Where to compute; None for the CPU.
         images: How many images will be shown to it, about.
         reference: Leave the network as it is, and run it in PyTorch.
 
     Returns:
-        A network with the same answers up to rounding, on the device. It does not need the given one.
+        A network with the same answers up to rounding, on the device.
 
     Raises:
         UserError: If the engine is not installed, does not compute on the device, or contradicts `reference`.
@@ -93,7 +95,7 @@ def on_engine(
             raise UserError(f"engine {engine} is not installed; pip install 'upernet[{engine}]'")
         return _start(chosen, network, device)
     # The rewritten form is laid out for the caches of a CPU.
-    return fuse(network) if device.type == "cpu" else network.to(device)
+    return fuse(network, in_place=True) if device.type == "cpu" else network.to(device)
 
 
 def engine_of(network: Network) -> EngineName:
@@ -113,7 +115,7 @@ def _is_installed(engine: Engine) -> bool:
 
 
 def _is_worth_it(engine: Engine, network: UPerNet, images: int) -> bool:
-    if find_graph(_key(engine, network)) is not None:
+    if find_graph(_key(network)) is not None:
         return True
     # Counting takes a third of a second; no single image is worth that.
     return images > 1 and images * count_multiply_adds(network, SIZE)["total"] >= PAYS
@@ -128,7 +130,7 @@ def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetw
     """
     tasks = {name: task for name, task in network.tasks.items() if not task.auxiliary}
     corners = network.upsampling_align_corners
-    key = _key(engine, network)
+    key = _key(network)
     try:
         folder = find_graph(key)
         if folder is None:
@@ -143,7 +145,7 @@ def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetw
     except UserError:
         raise
     except OSError as error:
-        where = error.filename or folder
+        where = error.filename or graphs_folder()
         raise WorkError(
             f"engine {engine.name}: cannot keep its graph in {where} ({error.strerror or error}); "
             "TORCH_HOME names another folder"
@@ -158,8 +160,7 @@ def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder
     Raises:
         WorkError: If they differ.
     """
-    form = fuse(network)
-    engine.write(form, folder, list(tasks))
+    write_graph(fuse(network), folder / GRAPH, list(tasks))
     image = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(image, list(tasks))
@@ -174,16 +175,16 @@ def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder
             )
 
 
-def _key(engine: Engine, network: UPerNet) -> str:
+def _key(network: UPerNet) -> str:
     """Names all that the graph of a network depends on."""
     described = {
         "weights": hash_weights(network),
         "model": to_plain(network.config),
         "tasks": {name: to_plain(task) for name, task in network.tasks.items() if not task.auxiliary},
         "code": _code_hash(network),
-        "versions": {name: _version(name) for name in ("torch", "timm", "upernet", *engine.packages)},
+        "versions": {name: version(name) for name in ("torch", "timm", "upernet", "onnxscript")},
     }
-    return f"{engine.name}-{sha256(json.dumps(described, default=str).encode()).hexdigest()[:32]}"
+    return sha256(json.dumps(described, default=str).encode()).hexdigest()[:32]
 
 
 def _code_hash(network: nn.Module) -> str:
@@ -194,10 +195,3 @@ def _code_hash(network: nn.Module) -> str:
         file = getattr(sys.modules.get(kind.__module__), "__file__", None)
         files |= {Path(file)} if file else set()
     return sha256(b"".join(path.read_bytes() for path in sorted(files) if path.is_file())).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # the package for GPUs has another name than the module
-        return "unknown"

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from upernet.contract import Task
 from upernet.errors import WorkError
-from upernet.inference.views import Network
 from upernet.model.upernet import select_tasks
 
 EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
@@ -21,6 +20,9 @@ EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 """Images (B, 3, H, W) float32 RGB in [0, 1] of any size → the logits of each output that the graph was opened for."""
+
+GRAPH = "graph.onnx"
+"""File of the graph in its folder."""
 
 OPEN = 2
 """Most parts of a graph that are open at once. Each has a copy of the weights in the engine's own layout."""
@@ -39,25 +41,12 @@ class Engine(Protocol):
     packages: tuple[str, ...]
     devices: tuple[str, ...]
 
-    def write(self, network: Network, folder: Path, tasks: Sequence[str]) -> None:
-        """Write the graph of a network, for images of any size.
-
-        Args:
-            network: The network in evaluation mode on the CPU.
-            folder: An empty folder, for one file or several.
-            tasks: The tasks whose logits the graph gives, in this order.
-
-        Raises:
-            Exception: Whatever the libraries raise if they cannot.
-        """
-        ...
-
     def open(self, folder: Path, outputs: Sequence[int], threads: int, device: torch.device) -> Run:
         """Open a graph.
 
         Args:
-            folder: What `write` has written.
-            outputs: Numbers of the tasks whose logits are wanted.
+            folder: Holds the graph, in `GRAPH`. The engine may keep files of its own there.
+            outputs: Numbers of the graph's outputs that are wanted.
             threads: Number of CPU threads.
             device: The device to compute on.
 

@@ -20,7 +20,7 @@ from upernet.zoo.download import cache_folder
 MOST_BYTES = 4 * 2**30
 """Most bytes of all graphs together, the newest one aside. The graph of an R-50 takes 0.25 GB."""
 CHECKS = "checks.json"
-"""File of a graph's folder: the size and the CRC-32 of each other file."""
+"""File of a graph's folder: the size and the CRC-32 of every file that was written with it. Engines add others."""
 
 
 def graphs_folder() -> Path:
@@ -33,8 +33,8 @@ def find_graph(key: str) -> Path | None:
     folder = graphs_folder() / key
     try:
         checks = json.loads((folder / CHECKS).read_text())
-        sound = isinstance(checks, dict) and checks == _checks(folder)
-    except (OSError, ValueError):
+        sound = checks == {name: _check(folder / name) for name in checks}
+    except (OSError, ValueError, TypeError):
         return None
     if not sound:
         return None
@@ -68,7 +68,9 @@ def keep_graph(key: str, write: Callable[[Path], None]) -> Path:
 
         def write_checked(folder: Path) -> None:
             write(folder)
-            (folder / CHECKS).write_text(json.dumps(_checks(folder)))
+            files = (path for path in folder.rglob("*") if path.is_file())
+            checks = {path.relative_to(folder).as_posix(): _check(path) for path in files}
+            (folder / CHECKS).write_text(json.dumps(checks))
 
         write_whole_folder(above / key, write_checked)
     remove_unfinished(above)
@@ -76,12 +78,8 @@ def keep_graph(key: str, write: Callable[[Path], None]) -> Path:
     return above / key
 
 
-def _checks(folder: Path) -> dict[str, list[int]]:
-    """Name → size and CRC-32 of each file of a graph."""
-    return {path.name: _check(path) for path in sorted(folder.iterdir()) if path.name != CHECKS}
-
-
 def _check(path: Path) -> list[int]:
+    """Size and CRC-32 of a file."""
     size = value = 0
     with open(path, "rb") as file:
         while chunk := file.read(2**20):
@@ -95,7 +93,7 @@ def _delete_oldest(above: Path, newest: Path) -> None:
     for folder in above.iterdir():
         with suppress(OSError):  # another process has deleted it
             if folder.is_dir() and folder != newest and (folder / CHECKS).exists():
-                used[folder] = folder.stat().st_mtime, sum(path.stat().st_size for path in folder.iterdir())
+                used[folder] = folder.stat().st_mtime, sum(path.stat().st_size for path in folder.rglob("*"))
     total = 0
     for folder, (_, size) in sorted(used.items(), key=lambda one: one[1][0], reverse=True):
         total += size

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from upernet.errors import UserError
-from upernet.inference.views import Network
-from upernet.runtimes.engine import EngineName, Run
-from upernet.runtimes.graph import write_graph
+from upernet.files import write_whole
+from upernet.runtimes.engine import GRAPH, EngineName, Run
 
-_GRAPH = "graph.onnx"
 _ON_GPU = "CUDAExecutionProvider"
 
 
@@ -24,21 +22,19 @@ class ONNXRuntime:
     packages: tuple[str, ...] = ("onnxruntime", "onnx", "onnxscript")
     devices: tuple[str, ...] = ("cpu", "cuda")
 
-    def write(self, network: Network, folder: Path, tasks: Sequence[str]) -> None:
-        """Write the graph as ONNX."""
-        write_graph(network, folder / _GRAPH, tasks)
-
     def open(self, folder: Path, outputs: Sequence[int], threads: int, device: torch.device) -> Run:
-        """Open a session.
+        """Open a session for the graph, or for the part of it that some of its outputs need.
 
         Raises:
             UserError: If the device is a GPU and the installed package has no support for it.
         """
-        return open_graph(folder / _GRAPH, outputs, threads, device)
+        graph = _part(folder, outputs)
+        names = outputs if graph == folder / GRAPH else range(len(outputs))
+        return open_graph(graph, names, threads, device)
 
 
 def open_graph(graph: Path | bytes, outputs: Sequence[int], threads: int, device: torch.device) -> Run:
-    """Open a graph in ONNX Runtime. It computes only what the outputs need.
+    """Open a graph in ONNX Runtime, which computes all of it.
 
     Args:
         graph: The ONNX file, or its content.
@@ -69,11 +65,27 @@ def open_graph(graph: Path | bytes, outputs: Sequence[int], threads: int, device
         providers.insert(0, (_ON_GPU, {"device_id": str(device.index or 0), "use_tf32": "0"}))
     session = onnxruntime.InferenceSession(graph, options, providers=providers)
     names = [session.get_outputs()[i].name for i in outputs]
-    how = onnxruntime.RunOptions()
-    how.only_execute_path_to_fetches = True
 
     def run(image: np.ndarray) -> list[np.ndarray]:
-        answers: list[np.ndarray] = session.run(names, {"image": image}, how)
+        answers: list[np.ndarray] = session.run(names, {"image": image})
         return answers
 
     return run
+
+
+def _part(folder: Path, outputs: Sequence[int]) -> Path:
+    """A file with the part of the graph that some of its outputs need.
+
+    ONNX Runtime computes all of a graph, whatever is asked for. The weights of a part are those of the whole graph.
+    """
+    import onnx
+
+    whole = onnx.load(folder / GRAPH, load_external_data=False)
+    names = [whole.graph.output[i].name for i in outputs]
+    if len(names) == len(whole.graph.output):
+        return folder / GRAPH
+    path = folder / f"part-{'-'.join(map(str, outputs))}.onnx"
+    if not path.exists():
+        part = onnx.utils.Extractor(whole).extract_model([whole.graph.input[0].name], names)
+        write_whole(path, lambda file: file.write(part.SerializeToString()))
+    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from upernet.inference.views import Network
-from upernet.runtimes.engine import EngineName, Run
-from upernet.runtimes.graph import write_graph
+from upernet.runtimes.engine import GRAPH, EngineName, Run
 
-_GRAPH = "graph.xml"
-"""OpenVINO's own form. Its weights are used from the file, where those of an ONNX file are copied into memory."""
+_COMPILED = "openvino"
+"""Folder, beside the graph, in which OpenVINO keeps what it has compiled."""
 
 
 class OpenVINO:
@@ -25,23 +22,12 @@ class OpenVINO:
     packages: tuple[str, ...] = ("openvino", "onnx", "onnxscript")
     devices: tuple[str, ...] = ("cpu",)
 
-    def write(self, network: Network, folder: Path, tasks: Sequence[str]) -> None:
-        """Write the graph in OpenVINO's own form."""
-        import openvino
-
-        # OpenVINO reads the graph from ONNX, which takes a fraction of the time that it takes to trace the network.
-        onnx = folder / "onnx"
-        onnx.mkdir()
-        write_graph(network, onnx / "graph.onnx", tasks)
-        openvino.save_model(openvino.Core().read_model(onnx / "graph.onnx"), folder / _GRAPH, compress_to_fp16=False)
-        shutil.rmtree(onnx)
-
     def open(self, folder: Path, outputs: Sequence[int], threads: int, device: torch.device) -> Run:
         """Compile the graph, or the part of it that some of its outputs need, for images of every size."""
         import openvino
 
         core = openvino.Core()
-        whole = core.read_model(folder / _GRAPH)
+        whole = core.read_model(folder / GRAPH)
         results = [whole.get_results()[i] for i in outputs]
         # Otherwise OpenVINO computes in bfloat16 on processors that have it, and binds the threads of processes that
         # run side by side to the same cores.
@@ -51,6 +37,7 @@ class OpenVINO:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
+            "CACHE_DIR": str(folder / _COMPILED),
         }
         compiled = core.compile_model(openvino.Model(results, whole.get_parameters()), "CPU", settings)
         request = compiled.create_infer_request()

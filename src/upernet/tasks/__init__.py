@@ -6,7 +6,7 @@ Names are loaded on first use, so that naming `Task` in a type does not import t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from upernet.contract import LEVELS, Loss, Task
+from upernet.contract import LEVELS, Loss, SummaryLoss, Task
 
 if TYPE_CHECKING:
     from upernet.tasks.dense import DenseTask as DenseTask
@@ -43,7 +43,7 @@ _FILES = {
     "RegionLoss": "losses",
 }
 
-__all__ = ["LEVELS", "Loss", "Task", *_FILES]
+__all__ = ["LEVELS", "Loss", "SummaryLoss", "Task", *_FILES]
 
 
 def __getattr__(name: str) -> Any:

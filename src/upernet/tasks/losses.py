@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.contract import Loss
+from upernet.contract import Loss, SummaryLoss
 from upernet.errors import UserError, check
 from upernet.labels import IGNORE, ClassSets, Labels
 
@@ -31,7 +31,7 @@ Average = Literal["labelled", "all"]
 
 
 @dataclass(kw_only=True)
-class WeightedLoss(Loss):
+class WeightedLoss(SummaryLoss):
     """A term with class weights. The weight of a label that stands for several classes is the mean of theirs."""
 
     class_weights: list[float] | dict[str, float] | Counted | None = None
@@ -76,8 +76,8 @@ class WeightedLoss(Loss):
             if not any(given.get(key, 1.0) for key in classes.names):
                 raise UserError(f"{name}.class_weights: all classes weigh 0; leave one out or give it 1.0")
 
-    def group_weights(self, log_q: Tensor, sets: ClassSets) -> Tensor | None:
-        """(G,) of `log_q`'s kind and place; none where all weigh alike.
+    def group_weights(self, sets: ClassSets, device: torch.device) -> Tensor | None:
+        """(G,) float32; none where all weigh alike.
 
         Raises:
             UserError: If they are to be computed from the data and have not been.
@@ -88,7 +88,19 @@ class WeightedLoss(Loss):
         if isinstance(given, str):
             raise UserError(f"class_weights: {given!r} is not counted yet; upernet train does, or give [1.0, 2.0, …]")
         by_class = given if isinstance(given, list) else [given.get(name, 1.0) for name in sets.classes.names]
-        return log_q.new_tensor([sum(by_class[c] for c in group) / len(group) for group in sets.groups])
+        values = [sum(by_class[c] for c in group) / len(group) for group in sets.groups]
+        return on_device(values, device).float()
+
+    def summary(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Log-probability of the truth at each pixel, 0 where unlabelled; (B, 1, H, W) or (B, 1)."""
+        return log_truth(log_q, groups).unsqueeze(1)
+
+    def pixel_weights(self, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Weight of each pixel or image, float32 of the shape of `groups`: 0 where unlabelled, 1 if all weigh alike."""
+        weights = self.group_weights(sets, groups.device)
+        if weights is None:
+            return (groups != IGNORE).float()
+        return F.pad(weights, (0, 1))[groups]  # the last entry is for `IGNORE`
 
 
 @dataclass(kw_only=True)
@@ -108,17 +120,26 @@ class CrossEntropy(WeightedLoss):
         if self.average not in get_args(Average):
             raise UserError(f"CrossEntropy.average: {self.average!r} is not one of {', '.join(get_args(Average))}")
 
-    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+    def summary(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Log-probability of the truth at each pixel; with smoothing also the weighted mean over the groups."""
+        truth = log_truth(log_q, groups).unsqueeze(1)
+        if not self.smoothing:
+            return truth
+        weights = self.group_weights(sets, log_q.device)
+        each = log_q if weights is None else log_q * weights.reshape(-1, *[1] * (log_q.ndim - 2))
+        return torch.cat([truth, each.mean(dim=1, keepdim=True)], dim=1)
+
+    def finish(self, summary: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
         """Mean cross-entropy of the groups."""
-        weights, labelled = self.group_weights(log_q, sets), groups != IGNORE
-        total = F.nll_loss(log_q, groups, weight=weights, ignore_index=IGNORE, reduction="sum")
+        weight, truth = self.pixel_weights(groups, sets), summary[:, :1]
+        if self.class_weights is not None:
+            truth = truth * weight.unsqueeze(1)
+        # As if of one class: pixels are then added in the order in which PyTorch's cross-entropy adds them.
+        total = F.nll_loss(truth, groups.clamp(max=0), ignore_index=IGNORE, reduction="sum")
         if self.smoothing:
-            each = -log_q.movedim(1, -1)[labelled]
-            even = (each if weights is None else each * weights).sum() / log_q.shape[1]
+            even = -summary[:, 1].masked_fill(groups == IGNORE, 0).sum()
             total = (1 - self.smoothing) * total + self.smoothing * even
-        if self.average == "all":
-            return total / groups.numel()
-        return total / denominator(labelled.sum() if weights is None else weights[groups[labelled]].sum())
+        return total / (groups.numel() if self.average == "all" else denominator(weight.sum()))
 
 
 @dataclass(kw_only=True)
@@ -141,18 +162,18 @@ class OHEM(WeightedLoss):
         check("OHEM.threshold", self.threshold, 0, 1, example=0.7)
         check("OHEM.min_kept", self.min_kept, 0, example=100_000)
 
-    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+    def finish(self, summary: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
         """Mean cross-entropy over the hardest pixels."""
-        log_truth, labels = _log_truth(log_q, groups)
+        truth = summary[:, 0]
         with torch.no_grad():
-            q = log_truth.exp().clamp(max=1)  # a set's sum may round to a little more
+            # A set's sum may round to a little more than 1. What is unlabelled is easier than any pixel.
+            q = truth.exp().clamp(max=1).masked_fill(groups == IGNORE, math.inf)
             kept = q <= self.threshold
-            least = min(self.min_kept * len(groups), len(q))
+            least = min(self.min_kept * len(groups), q.numel())
             if least:
-                kept |= q <= q.kthvalue(least).values
-        weights = self.group_weights(log_q, sets)
-        factor = torch.ones_like(q[kept]) if weights is None else weights[labels[kept]]
-        return -(factor * log_truth[kept]).sum() / denominator(factor.sum())
+                kept |= q <= q.flatten().kthvalue(least).values
+            factor = self.pixel_weights(groups, sets) * kept
+        return -(factor * truth).sum() / denominator(factor.sum())
 
 
 @dataclass(kw_only=True)
@@ -173,15 +194,13 @@ class Focal(WeightedLoss):
         check("Focal.gamma", self.gamma, 0, example=2.0)
         check("Focal.alpha", self.alpha, 0, example=0.25)
 
-    def loss(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+    def finish(self, summary: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
         """Mean focal loss over labelled pixels."""
-        log_truth, labels = _log_truth(log_q, groups)
+        truth = summary[:, 0]
         # The power's slope at 0 is infinite for γ < 1.
-        miss = (-torch.expm1(log_truth)).clamp(min=torch.finfo(log_q.dtype).tiny)
-        each = -self.alpha * miss**self.gamma * log_truth
-        weights = self.group_weights(log_q, sets)
-        total = each.sum() if weights is None else (weights[labels] * each).sum()
-        return total / denominator(torch.tensor(len(labels), device=total.device))
+        miss = (-torch.expm1(truth)).clamp(min=torch.finfo(truth.dtype).tiny)
+        total = -self.alpha * (self.pixel_weights(groups, sets) * miss**self.gamma * truth).sum()
+        return total / denominator((groups != IGNORE).sum())
 
 
 @dataclass(kw_only=True)
@@ -232,16 +251,22 @@ class RegionLoss(Loss):
 
 
 @dataclass(kw_only=True)
-class Dice(RegionLoss):
-    """One less the Dice coefficient: 1 − (2 Σ q t + s) / (Σ q^k + Σ t + s), t being 1 on the label's pixels, else 0.
+class Dice(SummaryLoss):
+    """One less the Dice coefficient of each label, averaged over the labels that the batch shows.
 
-    With power k = 2 that of V-Net (Milletari et al. 2016, section 3).
+    The loss of a label is 1 − (2 Σ q t + s) / (Σ q^k + Σ t + s), t being 1 on its pixels, else 0. With power k = 2 that
+    of V-Net (Milletari et al. 2016, section 3). Labels whose classes contain those of others count as in `RegionLoss`.
     """
 
+    per_image: bool = False
+    """Compare each image by itself and average over images. Otherwise the batch is compared as one image."""
     smooth: float = 1.0
     """The s above, in pixels. Areas much smaller than s matter little."""
     power: Literal[1, 2] = 2
     """The exponent k above."""
+
+    needs_map: ClassVar[bool] = True
+    joined: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -249,10 +274,36 @@ class Dice(RegionLoss):
         if self.power not in (1, 2):
             raise UserError(f"Dice.power: {self.power} is not one of 1, 2")
 
-    def region(self, q: Tensor, truth: Tensor) -> Tensor:
-        """One less the Dice coefficient."""
-        both, area = q[truth].sum(), q.square().sum() if self.power == 2 else q.sum()
-        return 1 - (2 * both + self.smooth) / (area + truth.sum() + self.smooth)
+    def summary(self, log_q: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Σ q t and Σ q^k of each group, (B, 2, G), of each image or (1, 2, G) of the batch."""
+        q, relations = log_q.exp(), _relations(sets.groups)
+        if all(-1 not in relation and sum(relation) == 1 for relation in relations):  # no label contains another
+            truth = groups.unsqueeze(1) == torch.arange(len(relations), device=groups.device)[:, None, None]
+            known = (groups != IGNORE).unsqueeze(1)
+        else:
+            # By the label of a pixel, (G + 1, G); the last row is for `IGNORE`, which says nothing of any group.
+            by_label = [list(column) for column in zip(*relations, strict=True)] + [[-1] * len(relations)]
+            relation = on_device(by_label, groups.device)[groups].movedim(-1, 1)
+            truth, known = relation == 1, relation >= 0
+        of_truth, area = (q * truth).sum(dim=(2, 3)), q * known
+        sums = torch.stack([of_truth, (area.square() if self.power == 2 else area).sum(dim=(2, 3))], dim=1)
+        return sums if self.per_image else sums.sum(dim=0, keepdim=True)
+
+    def finish(self, summary: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """One less the mean Dice coefficient."""
+        labels = groups.flatten(1) if self.per_image else groups.reshape(1, -1)
+        relations = on_device(_relations(sets.groups), groups.device)
+        count = torch.zeros(len(labels), len(relations) + 1, device=labels.device)
+        count.scatter_add_(
+            1, labels.where(labels != IGNORE, len(relations)), torch.ones_like(labels, dtype=count.dtype)
+        )
+        truth = count[:, :-1] @ (relations == 1).to(count.dtype).T
+        shown = truth > 0
+        of_truth, area = summary.unbind(1)
+        total = (area + truth + self.smooth).where(shown, 1.0)
+        values = (1 - (2 * of_truth + self.smooth) / total).where(shown, 0.0)
+        means = values.sum(dim=1) / shown.sum(dim=1).clamp(min=1)
+        return means.sum() / shown.any(dim=1).sum().clamp(min=1)
 
 
 @dataclass(kw_only=True)
@@ -306,11 +357,14 @@ def denominator(count: Tensor) -> Tensor:
     return count.clamp(min=1e-6)  # small enough for any weights; far smaller ones overflow where gradients are scaled
 
 
-def _log_truth(log_q: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) log-probabilities of the true group at the N labelled pixels, and (N,) int64 ids of that group."""
-    labelled = groups != IGNORE
-    log_truth = log_q.gather(1, groups.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return log_truth[labelled], groups[labelled]
+def log_truth(log_q: Tensor, groups: Tensor) -> Tensor:
+    """Log-probability of the true group of each pixel or image, of the shape of `groups`; 0 where unlabelled."""
+    return -F.nll_loss(log_q, groups, ignore_index=IGNORE, reduction="none")
+
+
+def on_device(values: Sequence[object], device: torch.device) -> Tensor:
+    """A constant tensor. A GPU is not waited for: what comes from pageable memory has been read before this returns."""
+    return torch.tensor(values).to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,8 @@ from upernet.data.sets import published_parts
 from upernet.errors import UserError, check
 from upernet.labels import IGNORE, NO_PART, ClassSets, Labels, distinct_colours, part_names
 from upernet.model.heads import DenseHead
-from upernet.tasks.losses import denominator
+from upernet.tasks.bands import summaries
+from upernet.tasks.losses import denominator, log_truth, on_device
 from upernet.tasks.softmax import choice_of_groups, expand_to_map
 
 if TYPE_CHECKING:
@@ -110,24 +111,39 @@ class Part(Task):
         The mean is weighted where `no_part_weight` is not 1. With `needs_a_part`, it leaves out the pixels of an object
         in the images that show no part of it.
         """
-        blocks = self._group_blocks(sets)
-        log_p = torch.cat([F.log_softmax(logits[:, block].float(), dim=1) for block in self.blocks], dim=1)
-        groups = expand_to_map(sets.to_groups(target), log_p).flatten(1)
-        log_q = sets.log_probabilities(log_p).flatten(2)
-        nll = F.nll_loss(log_q, groups, ignore_index=IGNORE, reduction="none").flatten()
-        block_of_group = torch.tensor([*blocks, len(self.blocks)], device=groups.device)  # last one: unlabelled
+        groups = expand_to_map(sets.to_groups(target), logits)
+        return self._mean(self._log_truth(logits.float(), groups, sets), groups, sets)
+
+    def resized_loss(self, logits: Tensor, target: Tensor, sets: ClassSets, align_corners: bool) -> Tensor:
+        """`loss` of resized logits, without the whole map of them."""
+        if type(self).loss is not Part.loss:
+            return super().resized_loss(logits, target, sets, align_corners)
+        groups = sets.to_groups(target)
+        (found,) = summaries(
+            logits, groups, lambda z, rows: [self._log_truth(z, rows, sets).unsqueeze(1)], [True], align_corners
+        )
+        return self._mean(found[:, 0], groups, sets)
+
+    def _log_truth(self, logits: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """Log-probability of each pixel's group within its object, (B, H, W); 0 where unlabelled."""
+        log_p = torch.cat([F.log_softmax(logits[:, block], dim=1) for block in self.blocks], dim=1)
+        return log_truth(sets.log_probabilities(log_p), groups)
+
+    def _mean(self, truth: Tensor, groups: Tensor, sets: ClassSets) -> Tensor:
+        """The loss from the log-probability of each pixel's group."""
+        blocks, groups = self._group_blocks(sets), groups.flatten(1)
+        block_of_group = on_device([*blocks, len(self.blocks)], groups.device)  # last one: unlabelled
         blocks_by_image = block_of_group[groups]
-        weight_of_group = torch.tensor([*self._group_weights(sets), 0.0], device=groups.device)
-        weight = weight_of_group[groups]
+        weight = on_device([*self._group_weights(sets), 0.0], groups.device)[groups]
         if self.needs_a_part:
-            named = torch.tensor([*self._named(sets), False], device=groups.device)[groups]
+            named = on_device([*self._named(sets), False], groups.device)[groups]
             # The blocks of which each image shows a part; pixels that show none count for the block of the unlabelled.
             seen = blocks_by_image.where(named, len(self.blocks))
             shown = torch.zeros(len(groups), len(self.blocks) + 1, device=groups.device).scatter_(1, seen, 1.0)
             weight = weight * shown.gather(1, blocks_by_image)
         pixel_block, weight = blocks_by_image.flatten(), weight.flatten()
         total = torch.zeros(len(self.blocks) + 1, device=groups.device).index_add_(0, pixel_block, weight)
-        return (nll * weight / denominator(total)[pixel_block]).sum()
+        return (-truth.flatten() * weight / denominator(total)[pixel_block]).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax within each block: (B, K, h, w) float32. The classes of each block sum to 1."""

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upernet.contract import Choice, Loss, Task
+from upernet.contract import Choice, Loss, SummaryLoss, Task
 from upernet.data.sets import published_classes
 from upernet.errors import UserError
 from upernet.labels import ClassSets, Labels
+from upernet.tasks.bands import summaries
 from upernet.tasks.losses import CrossEntropy
 
 if TYPE_CHECKING:
@@ -62,6 +63,27 @@ class SoftmaxTask(Task):
         groups = expand_to_map(sets.to_groups(target), log_q)
         terms = [one.weight * one.loss(log_q, groups, sets) for one in self.losses or [CrossEntropy()]]
         return torch.stack(terms).sum()
+
+    def resized_loss(self, logits: Tensor, target: Tensor, sets: ClassSets, align_corners: bool) -> Tensor:
+        """`loss` of resized logits. The terms that are a `SummaryLoss` never see the whole map."""
+        terms = self.losses or [CrossEntropy()]
+        summarised = [one for one in terms if isinstance(one, SummaryLoss) and type(one).loss is SummaryLoss.loss]
+        if type(self).loss is not SoftmaxTask.loss or not summarised:
+            return super().resized_loss(logits, target, sets, align_corners)
+
+        def summarise(rows: Tensor, groups: Tensor) -> list[Tensor]:
+            log_q = sets.log_probabilities(F.log_softmax(rows, dim=1))
+            return [one.summary(log_q, groups, sets) for one in summarised]
+
+        groups = sets.to_groups(target)
+        found = summaries(logits, groups, summarise, [one.joined for one in summarised], align_corners)
+        values = [one.weight * one.finish(own, groups, sets) for one, own in zip(summarised, found, strict=True)]
+        rest = [one for one in terms if one not in summarised]
+        if rest:
+            full = F.interpolate(logits, groups.shape[1:], mode="bilinear", align_corners=align_corners)
+            log_q = sets.log_probabilities(F.log_softmax(full, dim=1))
+            values += [one.weight * one.loss(log_q, groups, sets) for one in rest]
+        return torch.stack(values).sum()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over the classes, float32."""
