@@ -52,3 +52,20 @@ def data_dir() -> Path:
 def fake_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small made-up data sets in the layout of the real ones; not to be written to."""
     return everything(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `model`, and `model.onnx` with its logits; not to be written to."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from exports import INFERENCE, network_of, parsing_tasks
+
+    from upernet.cli import main
+    from upernet.store.native import save_model
+
+    folder, tasks = tmp_path_factory.mktemp("exported"), parsing_tasks()
+    save_model(folder / "model", network_of(tasks), tasks, INFERENCE)
+    (folder / "model" / "README.md").write_text("# Made up for tests")
+    assert main(["export", str(folder / "model"), str(folder / "model.onnx"), "--checks", "4"]) == 0
+    return folder
