@@ -31,6 +31,7 @@ from upernet.tasks import Task
         (lambda: RunConfig(steps=0), "run.steps: 0 is not at least 1; for example 80000"),
         (lambda: RunConfig(save_every=0), "run.save_every: 0 is not at least 1; for example 1000"),
         (lambda: RunConfig(log_every=0), "run.log_every: 0 is not at least 1; for example 50"),
+        (lambda: RunConfig(checkpoint="some"), "run.checkpoint: 'some' is not one of none, backbone, all"),  # type: ignore
         (lambda: InferenceConfig(short_side=31), "inference.short_side: 31 is not at least 32; for example 512"),
         (lambda: ModelConfig(width=0), "model.width: 0 is not at least 1; for example 512"),
         (

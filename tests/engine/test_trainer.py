@@ -135,6 +135,20 @@ def test_a_batch_without_any_label_is_survived(tmp_path: Path) -> None:
     assert not moved(before, after) & {name for name, _ in trainer.plain_model.named_parameters()}
 
 
+def test_activations_that_are_computed_again_lead_to_the_same_weights(tmp_path: Path) -> None:
+    """Dropout and running statistics included."""
+    found = []
+    for checkpoint in ("none", "all"):
+        trainer = make(tmp_path, checkpoint=checkpoint)
+        assert trainer.plain_model.decoder.fusion.taps
+        for _ in range(2):
+            trainer._train_step(batches_of(trainer, "maps", "whole"))
+        found.append(weights(trainer.plain_model))
+    assert trainer.plain_model.checkpoint == "all"
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-5, atol=1e-6)
+
+
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "lr": 0.5}
 
 
