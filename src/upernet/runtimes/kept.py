@@ -93,7 +93,8 @@ def _delete_oldest(above: Path, newest: Path) -> None:
     for folder in above.iterdir():
         with suppress(OSError):  # another process has deleted it
             if folder.is_dir() and folder != newest and (folder / CHECKS).exists():
-                used[folder] = folder.stat().st_mtime, sum(path.stat().st_size for path in folder.rglob("*"))
+                sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+                used[folder] = folder.stat().st_mtime, sum(sizes)
     total = 0
     for folder, (_, size) in sorted(used.items(), key=lambda one: one[1][0], reverse=True):
         total += size
