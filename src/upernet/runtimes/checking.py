@@ -14,6 +14,7 @@ from upernet.errors import WorkError
 from upernet.inference.answers import order_tasks
 from upernet.inference.sizes import MIN_SIDE
 from upernet.inference.upsample import resize
+from upernet.runtimes.engine import in_one_line
 from upernet.runtimes.graph import LogitsOf, MapsOf
 
 Shape = tuple[int, int, int, int]
@@ -65,7 +66,7 @@ def check_graph(run: Run, wanted: LogitsOf | MapsOf, tasks: Mapping[str, Task], 
         try:
             answers = list(run(image))
         except Exception as error:
-            raise Mismatch(image, wanted.tasks[0], _one_line(error)) from error
+            raise Mismatch(image, wanted.tasks[0], in_one_line(error)) from error
         with torch.inference_mode():
             if isinstance(wanted, MapsOf):
                 largest = max(largest, _check_maps(answers, wanted, tasks, image))
@@ -183,8 +184,3 @@ def first_difference(levels: LevelsOf, start: Callable[[LevelsOf], Run], image: 
             if not relative_difference(answer, value) <= TOLERANCE:
                 return name
     return None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -22,6 +22,7 @@ from upernet.model import UPerNet
 from upernet.model.build import hash_weights
 from upernet.model.counts import count_multiply_adds
 from upernet.plain import to_plain
+from upernet.runtimes.checking import TOLERANCE, relative_difference
 from upernet.runtimes.engine import GRAPH, Engine, EngineName, EngineNetwork, in_one_line
 from upernet.runtimes.exported import ExportedNetwork
 from upernet.runtimes.graph import write_graph
@@ -38,8 +39,6 @@ PAYS = 2e13
 """Multiply-adds from which on `auto` prepares a graph that is not on disk yet."""
 SIZE = (512, 512)
 """Height and width, in pixels, at which the multiply-adds of an image are counted for that."""
-TOLERANCE = 1e-3
-"""Largest difference between an engine's logits and PyTorch's, in units of the logits' root mean square."""
 
 
 def on_engine(
@@ -167,11 +166,11 @@ def _prepare(engine: Engine, network: UPerNet, tasks: Mapping[str, Task], folder
     cpu = torch.device("cpu")
     answers = EngineNetwork(engine, folder, tasks, network.upsampling_align_corners, cpu)(image)
     for name, logits in expected.items():
-        scale, error = logits.square().mean().sqrt(), (answers[name] - logits).abs().max()
-        if not error <= TOLERANCE * scale:  # NaN differs too
+        difference = relative_difference(answers[name], logits)
+        if not difference <= TOLERANCE:
             raise WorkError(
-                f"engine {engine.name} does not give the network's answers: those of {name!r} differ by "
-                f"{error / scale:.1g} of their size"
+                f"engine {engine.name} does not give the network's answers: logits of {name!r} differ by "
+                f"{difference:.1g} of their deviation"
             )
 
 
