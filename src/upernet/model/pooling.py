@@ -6,13 +6,12 @@ symbolic height and width, and an exported network pools maps of every size as t
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from upernet.model.constants import constant
 
 Pooling = Literal["adaptive", "precise"]
 
@@ -59,16 +58,8 @@ def pool(x: Tensor, bins: int, kind: Pooling) -> Tensor:
     """
     exact = torch.promote_types(x.dtype, torch.float32)
     if torch.compiler.is_compiling():
-        matrices = [pool_matrix(n, bins, kind) for n in x.shape[-2:]]
+        height, width = (pool_matrix(n, bins, kind).to(x.device, exact) for n in x.shape[-2:])
     else:
-        matrices = [torch.from_numpy(_known_matrix(n, bins, kind)) for n in x.shape[-2:]]
-    # The matrices come from pageable memory, which a non-blocking copy has read before it returns: no wait for the GPU.
-    height, width = (m.to(x.device, exact, non_blocking=True) for m in matrices)
+        height, width = (constant(pool_matrix, n, bins, kind, device=x.device, dtype=exact) for n in x.shape[-2:])
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         return (height @ (x.to(exact) @ width.T)).to(x.dtype)
-
-
-@lru_cache(maxsize=1024)
-def _known_matrix(size: int, bins: int, kind: Pooling) -> NDArray[np.float32]:
-    """`pool_matrix`, computed once; an array, since a tensor made in inference mode could not serve training later."""
-    return pool_matrix(size, bins, kind).numpy()
