@@ -31,8 +31,7 @@ class FusedMergingConv(nn.Module):
 
     def forward(self, x: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """(B, C_0, H, W) and coarser maps (B, C_i, h_i, w_i) to (B, D, H, W)."""
-        added = self.coarser(x, coarser)
         if isinstance(self.own, WinogradConv):
-            merged: Tensor = self.own(x, added)
+            merged: Tensor = self.own(x, self.coarser(x, coarser))
             return merged
-        return F.relu(self.own(x) + added.permute(0, 3, 1, 2))
+        return F.relu(self.coarser.add_to(self.own(x), coarser))

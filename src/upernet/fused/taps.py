@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from upernet.fused.gather import add_taps
+from upernet.model.constants import constant
+
 COLUMNS, ROWS = 32, 16
 """Size of the blocks of the answer that are computed at once, so that operators stay narrow and maps in the cache."""
 
@@ -114,6 +117,27 @@ class EnlargedConv(nn.Module):
             return answer
         return self._traceable(x, maps)
 
+    def add_to(self, base: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """Convolve the enlarged maps, and add a map to the answer.
+
+        On a GPU, and in mixed precision, that takes a few large matrix products. Where a compiler traces it for a GPU,
+        it is a gather.
+
+        Args:
+            base: (B, D, H, W).
+            maps: As in `forward`.
+
+        Returns:
+            (B, D, H, W), channels last, of the type of `base`.
+        """
+        kind, traced = base.device.type, torch.compiler.is_compiling()
+        if kind == "meta" or (kind == "cpu" and (traced or not torch.is_autocast_enabled("cpu"))):
+            return base + self(base, maps).permute(0, 3, 1, 2)
+        base = base.permute(0, 2, 3, 1)
+        products = [_products(m, taps) for m, taps in zip(maps, self.taps, strict=True)]
+        add = add_taps if traced else _add_by_matrices
+        return add(base, products, self.align_corners).permute(0, 3, 1, 2)
+
     def _traceable(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """The same in operations that are traced with free sizes: no axis of unknown size is merged with another."""
         answer: Tensor | None = None
@@ -130,6 +154,38 @@ class EnlargedConv(nn.Module):
                 answer = own if answer is None else answer + own
         assert answer is not None
         return answer.permute(0, 2, 3, 1)
+
+
+def _products(m: Tensor, taps: Tensor) -> Tensor:
+    """The products of a map (B, C, h, w) with the nine taps, as `add_taps` takes them: (3, B, h, w, 3, D)."""
+    batch, channels, height, width = m.shape
+    flat = m.permute(0, 2, 3, 1).reshape(1, -1, channels)
+    return torch.matmul(flat, taps).view(3, batch, height, width, 3, -1)
+
+
+def _add_by_matrices(base: Tensor, products: Sequence[Tensor], align_corners: bool) -> Tensor:
+    """The same as `add_taps`, by one matrix product for the columns of each map and one for all rows together."""
+    batch, height, width, channels = base.shape
+    downs, wide = [], []
+    for product in products:
+        h, w = product.shape[2:4]
+        device, dtype = product.device, product.dtype
+        across = constant(_columns, width, w, align_corners, device=device, dtype=dtype)
+        wide.append((across @ product.flatten(3, 4)).transpose(0, 1))  # (B, 3, h, W, D)
+        downs.append(constant(_rows, height, h, align_corners, device=device, dtype=dtype))  # (H, 3, h)
+    down = torch.cat(downs, 2).flatten(1).expand(batch, -1, -1)
+    sources = torch.cat(wide, 2).view(batch, -1, width * channels)
+    return torch.baddbmm(base.reshape(batch, height, -1), down, sources).view_as(base)
+
+
+def _columns(out: int, size: int, align_corners: bool) -> Tensor:
+    """The matrix (out, 3·size) that enlarges a row: for each sample of the map its three taps."""
+    return shifted_enlarging(out, size, align_corners).flatten(1)
+
+
+def _rows(out: int, size: int, align_corners: bool) -> Tensor:
+    """The matrix (out, 3, size) that enlarges a column: for each tap all samples of the map."""
+    return shifted_enlarging(out, size, align_corners).transpose(1, 2).contiguous()
 
 
 def _convolve(x: Tensor, maps: Sequence[Tensor], taps: Sequence[Tensor], align_corners: bool) -> Tensor:
