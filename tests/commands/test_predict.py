@@ -38,7 +38,7 @@ class Bright(nn.Module):
 def shipped(monkeypatch):
     """`load` gives the stub; asked for anything else it answers as the real one does."""
 
-    def load(name, device, trust=(), mirror=None, engine="auto", reference=False, images=1):
+    def load(name, device, trust=(), mirror=None, engine="auto", reference=False, images=1, precision="float32"):
         if name != "upp-mini":
             raise UserError(f"no model {name!r}; shipped: upp-mini")
         tasks = {"scene": Scene(labels=["street", "beach"]), "object": Object(labels=["road", "sky"])}

@@ -22,6 +22,7 @@ from upernet.runtimes.choice import engine_of, on_engine
 from upernet.runtimes.engine import GRAPH, EngineNetwork
 from upernet.runtimes.kept import graphs_folder
 from upernet.runtimes.onnxruntime import open_graph
+from upernet.runtimes.pytorch import TorchNetwork
 from upernet.tasks import Semantic
 
 CPU = torch.device("cpu")
@@ -31,9 +32,10 @@ IMAGE = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
 class Fast(nn.Module):
     """Stands for the rewritten network, which takes longer to make than all the rest here."""
 
-    def __init__(self, network: UPerNet, in_place: bool = False) -> None:
+    def __init__(self, network: UPerNet, winograd: bool = True, in_place: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.winograd, self.tasks = network, winograd, network.tasks
+        self.upsampling_align_corners = network.upsampling_align_corners
 
     def forward(self, image: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         logits: dict[str, Tensor] = self.network(image, tasks)
@@ -195,6 +197,43 @@ def test_devices(engine: StandIn) -> None:
     assert isinstance(found, UPerNet) and next(found.parameters()).device.type == "meta"
 
 
+@pytest.mark.parametrize("reference", [True, False])
+def test_precisions(engine: StandIn, reference: bool) -> None:
+    # Only PyTorch computes in 16 bits, and Winograd's algorithm does not bear it.
+    found = on_engine(network(), precision="bf16", images=10**9, reference=reference)
+    assert isinstance(found, TorchNetwork) and found.precision == "bf16" and engine.written == []
+    assert isinstance(found.network, UPerNet if reference else Fast)
+    assert reference or not found.network.winograd
+    logits = found(IMAGE, ["object"])
+    assert logits["object"].dtype == torch.float32 and engine_of(found) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("openvino", CPU, "bf16"), "engine openvino computes in float32 only; leave it out, or precision 'bf16'"),
+        (("auto", CPU, "tf32"), "precision tf32: cpu has no such arithmetic; valid: float32, bf16, fp16"),
+        (("auto", torch.device("cuda"), "bf16"), "precision bf16: Old GPU lacks it; valid: float32, tf32, fp16"),
+    ],
+)
+def test_precisions_that_cannot_be(engine: StandIn, monkeypatch: pytest.MonkeyPatch, arguments: Any, told: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    name, device, precision = arguments
+    with pytest.raises(UserError) as error:
+        on_engine(network(), name, device, precision=precision)
+    assert str(error.value) == told
+
+
+def test_on_a_gpu_the_rewritten_form_runs_in_pytorch(engine: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "to", lambda self, device: self)  # there is none
+    found = on_engine(network(), device=torch.device("cuda"), images=10**9)
+    assert isinstance(found, TorchNetwork) and found.precision == "float32"
+    assert isinstance(found.network, Fast) and not found.network.winograd
+    plain = network()
+    assert on_engine(plain, device=torch.device("cuda"), reference=True) is plain
+
+
 def test_onnx_runtime_without_support_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     options = SimpleNamespace(add_session_config_entry=lambda key, value: None)
     stand_in = SimpleNamespace(SessionOptions=lambda: options, get_available_providers=lambda: ["CPUExecutionProvider"])
@@ -219,6 +258,8 @@ def test_networks_of_others_are_used_as_they_are(engine: StandIn) -> None:
             return {}
 
     theirs, module = Theirs(), nn.Identity()
+    with pytest.raises(UserError, match="precision bf16: this network computes in its own; valid: float32"):
+        on_engine(theirs, precision="bf16")
     assert on_engine(theirs, images=10**9) is theirs and engine_of(theirs) == "torch"
     assert on_engine(module, images=10**9) is module  # type: ignore[arg-type]
 

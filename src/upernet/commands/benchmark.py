@@ -47,7 +47,7 @@ def benchmark(
     reference: bool = False,
     compare: list[Literal["mmseg", "transformers", "smp", "onnxruntime", "openvino", "mnn"]] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["float32", "bf16", "fp16"] = "float32",
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32",
     threads: list[int] | None = None,
     layers: bool = False,
     out: Path = Path("benchmark.json"),
@@ -75,7 +75,7 @@ def benchmark(
         compare: Other software to run alongside, image by image: libraries with this network, and engines that run
             the plain network's graph. Without names, all are run.
         device: Where to compute; auto takes a GPU if there is one.
-        precision: Arithmetic. bf16 and fp16 are mixed precision (autocast).
+        precision: Arithmetic: float32, tf32 on a GPU, or bf16 or fp16 mixed with float32 (autocast).
         threads: Number of CPU threads; with several numbers, each is measured. If not given, PyTorch chooses it.
         layers: Also measure the network layer by layer, in PyTorch on the CPU, before and after it is fused.
         out: File for the report, in JSON.
@@ -112,12 +112,13 @@ def benchmark(
     from upernet.compare.implementation import Shown
     from upernet.compare.ours import seeded_network
     from upernet.compare.report import describe_costs, describe_machine
-    from upernet.device import find_device
+    from upernet.device import check_precision, find_device
     from upernet.model.counts import count_multiply_adds, count_parameters
     from upernet.store.loading import load_model
     from upernet.store.native import save_model
 
     where = find_device(device)
+    check_precision(precision, where)
     if isinstance(model, str) or tasks is None:
         name = model if isinstance(model, str) else "upp-mini"
         network, tasks, inference = load_model(name, trust)
@@ -314,7 +315,7 @@ def _training(
     data: DataConfig | None,
     optim: OptimConfig | None,
     device: Any,
-    precision: str,
+    precision: Literal["float32", "tf32", "bf16", "fp16"],
 ) -> dict[str, Any]:
     """Peak memory of a training step of a recipe, or the reason why it is not measured."""
     from upernet.compare.costs import is_plain_segmentation, training_peak
@@ -378,7 +379,7 @@ def _show(report: Mapping[str, Any]) -> None:
         screen.print(Text(line, style))
 
     machine = report["machine"]
-    where = f"{machine['gpu']}, TF32 {'on' if machine['tf32'] else 'off'}" if "gpu" in machine else machine["cpu"]
+    where = machine.get("gpu", machine["cpu"])
     tell(f"{report['network']['backbone']}, {report['model']}", "bold")
     windows = f" in {report['windows']} windows of {_times(report['window'])}" if report["window"] else ""
     kept = report["images"] - report["discarded"]

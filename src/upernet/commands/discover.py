@@ -48,6 +48,7 @@ def discover(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
     reference: bool = False,
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32",
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     mirror: str | None = None,
 ) -> int:
@@ -89,6 +90,8 @@ def discover(
         engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
             model is on disk, or there are enough images to pay for preparing it; otherwise torch.
         reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
+        precision: Arithmetic of PyTorch: float32, tf32 on a GPU, or bf16 or fp16 mixed with float32. Engines compute in
+            float32.
         trust: Your own modules, from which the model may import its tasks.
         mirror: Address to download from instead of the published host. If not given, the variable UPERNET_MIRROR
             is used, if set.
@@ -166,7 +169,7 @@ def discover(
         found, weights = None, ""
         if files:
             weights = hash_network(network)
-            ready = on_engine(network, engine, where, images=len(photos), reference=reference)
+            ready = on_engine(network, engine, where, images=len(photos), reference=reference, precision=precision)
             del network  # an engine has its own copy
             found = Model(ready, as_predicted(inference), where)
         survey = Survey(
@@ -178,6 +181,7 @@ def discover(
             weights=weights,
             engine="torch" if found is None else engine_of(found.network),
             reference=reference,
+            precision=precision,
             trust=tuple(trust),
             mirror=mirror,
             out=out,

@@ -42,6 +42,7 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
     reference: bool = False,
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32",
 ) -> int:
     """Measure a model on the validation split of each source, in the source's own labels.
 
@@ -76,6 +77,8 @@ def evaluate(
         engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
             model is on disk, or there are enough images to pay for preparing it; otherwise torch.
         reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
+        precision: Arithmetic of PyTorch: float32, tf32 on a GPU, or bf16 or fp16 mixed with float32. Engines compute in
+            float32.
 
     Returns:
         Exit status: 0.
@@ -137,7 +140,7 @@ def evaluate(
         inference = replace(inference, **changes)
         bound = bind_sources(data, tasks)
         images = sum(len(source.items(str(source.config.val))[rank::world]) for source in bound.values())
-        ready = on_engine(network, engine, where, images=images, reference=reference)
+        ready = on_engine(network, engine, where, images=images, reference=reference, precision=precision)
         del network  # an engine has its own copy
         with progress("evaluating", images, shown=rank == 0) as advance:
             for source in bound.values():

@@ -22,6 +22,7 @@ def predict(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
     reference: bool = False,
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32",
     top: int = 5,
     scores: bool = False,
     trust: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
@@ -38,6 +39,8 @@ def predict(
         engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
             model is on disk, or there are enough images to pay for preparing it; otherwise torch.
         reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
+        precision: Arithmetic of PyTorch: float32, tf32 on a GPU, or bf16 or fp16 mixed with float32. Engines compute in
+            float32.
         top: Number of classes to list for the image as a whole.
         scores: Also write the probabilities of all classes at every pixel, as .npz files in float16. They are large.
         trust: Your own modules, from which the model may import its tasks.
@@ -70,7 +73,7 @@ def predict(
 
     from upernet.parse.parser import load
 
-    parser = load(model, device, trust, mirror, engine, reference, images=len(images))
+    parser = load(model, device, trust, mirror, engine, reference, images=len(images), precision=precision)
     make_folder(out, "--out")
     with progress("parsing", len(images), shown=len(images) > 1) as advance:
         for path, target in zip(images, _distinct(images.values()), strict=True):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from upernet.compare.contender import Contender
-from upernet.compare.implementation import Shown, arithmetic
+from upernet.compare.implementation import Shown
 from upernet.compare.runner import Apart, Runner, in_one_line
 from upernet.config import OptimConfig
 from upernet.contract import Task
+from upernet.device import Precision, arithmetic
 from upernet.engine.optim import build_optimizer
 from upernet.errors import UserError
 from upernet.labels import ClassSets
@@ -148,7 +149,7 @@ def is_plain_segmentation(tasks: Mapping[str, Task]) -> bool:
     return all(isinstance(task, Semantic) for task in tasks.values())
 
 
-def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, precision: str) -> int | None:
+def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, precision: Precision) -> int | None:
     """Peak memory of a training step (SPEC D3), the optimiser's included, in bytes; None on a CPU.
 
     Args:
@@ -156,7 +157,7 @@ def training_peak(network: UPerNet, optim: OptimConfig, batch: int, crop: Size, 
         optim: Settings of the optimiser.
         batch: Number of images in the batch.
         crop: Height and width of the crops, in pixels.
-        precision: A key of `DTYPES` in `upernet.compare.implementation`.
+        precision: Arithmetic.
     """
     network.train()
     optimizer = build_optimizer(network, optim)

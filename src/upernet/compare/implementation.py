@@ -12,15 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from upernet.config import InferenceConfig
+from upernet.device import Precision
 from upernet.inference.sizes import sliding_windows
 from upernet.resize import Size
-
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def arithmetic(device: torch.device, precision: str) -> torch.autocast:
-    """A context of mixed precision, unless `precision`, a key of `DTYPES`, is float32."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
 @dataclass(frozen=True)
@@ -31,13 +25,13 @@ class Trial:
         image: RGB images, float32 (B, 3, h, w) in [0, 255], at the size of the network's input, on the device.
         answer_size: Height and width of the label maps, in pixels.
         inference: Settings for sliding windows and for resizing logits. Its sizes, scales and flip are not used.
-        precision: A key of `DTYPES`. Except with float32, arithmetic is mixed (autocast).
+        precision: Arithmetic, as in `upernet.device`.
     """
 
     image: Tensor
     answer_size: Size
     inference: InferenceConfig
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     @property
     def input_size(self) -> Size:
@@ -79,7 +73,7 @@ class Shown:
     inference: InferenceConfig
     batch: int = 1
     device: str = "cpu"
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     def trial(self) -> Trial:
         """The trial, with an image of noise that is the same every time."""

@@ -61,7 +61,7 @@ def open_ours(
     loaded = network.to(device)
 
     def prepare() -> Implementation:
-        runs = on_engine(loaded, engine, device, reference=reference)
+        runs = on_engine(loaded, engine, device, reference=reference, precision=trial.precision)
         return Implementation(
             version("upernet"),
             lambda: label_maps(runs, tasks, trial),

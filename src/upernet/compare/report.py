@@ -87,8 +87,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     machine = {"cpu": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
-        # This decides the speed of "float32" convolutions.
-        machine["tf32"] = torch.backends.cudnn.allow_tf32
     return machine
 
 

@@ -23,6 +23,7 @@ from upernet.parse.pictures import Picture, in_batches
 from upernet.parse.prediction import Prediction, Ranking
 
 if TYPE_CHECKING:
+    from upernet.device import Precision
     from upernet.runtimes.engine import EngineName
 
 
@@ -198,6 +199,7 @@ def load(
     reference: bool = False,
     *,
     images: int = 1,
+    precision: Precision = "float32",
 ) -> Parser:
     """Load any UPerNet as a parser: a shipped or published model, a folder, a file of other software, or an export.
 
@@ -212,9 +214,12 @@ def load(
             preparing it; otherwise PyTorch.
         reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
         images: How many images will be parsed, about.
+        precision: Arithmetic of PyTorch: `float32`, `tf32` on a GPU, or `bf16` or `fp16` mixed with float32. Engines
+            compute in float32.
 
     Raises:
-        UserError: If there is no such model, device or engine, or the model is no UPerNet that can be read.
+        UserError: If there is no such model, device or engine, if they do not compute in the precision, or if the model
+            is no UPerNet that can be read.
         WorkError: If a file is damaged or hostile, or cannot be downloaded, or the engine fails on the model.
     """
     target = find_device(device)
@@ -223,7 +228,8 @@ def load(
 
     network, tasks, inference = open_model(model, trust, mirror)
     name = str(model) if isinstance(model, (str, Path)) else " + ".join(str(file) for file in model)
-    return Parser(on_engine(network, engine, target, images=images, reference=reference), tasks, inference, name)
+    ready = on_engine(network, engine, target, images=images, reference=reference, precision=precision)
+    return Parser(ready, tasks, inference, name)
 
 
 def _rank(probabilities: Tensor, labels: Labels, top: int) -> Ranking:

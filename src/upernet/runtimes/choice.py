@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from upernet.contract import Task
+from upernet.device import HALF, Precision, check_precision
 from upernet.errors import UserError, WorkError
 from upernet.fused import fuse
 from upernet.inference.views import Network
@@ -29,6 +30,7 @@ from upernet.runtimes.graph import write_graph
 from upernet.runtimes.kept import find_graph, graphs_folder, keep_graph
 from upernet.runtimes.onnxruntime import ONNXRuntime
 from upernet.runtimes.openvino import OpenVINO
+from upernet.runtimes.pytorch import TorchNetwork
 from upernet.screen import print_line
 
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenVINO(), ONNXRuntime())}
@@ -48,12 +50,13 @@ def on_engine(
     *,
     images: int = 1,
     reference: bool = False,
+    precision: Precision = "float32",
 ) -> Network:
     """Have an engine run a network.
 
     `auto` takes OpenVINO on a CPU if it is installed and the graph of the network is on disk, or if there is so much
     work that preparing the graph pays: `PAYS` multiply-adds in all images. Otherwise, and if OpenVINO fails, it takes
-    PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones.
+    PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones, in float32.
 
     Args:
         network: The network in evaluation mode. One that is no `UPerNet` is used as it is. A `UPerNet` may be used up:
@@ -61,39 +64,52 @@ def on_engine(
         engine: The engine.
         device: Where to compute; None for the CPU.
         images: How many images will be shown to it, about.
-        reference: Leave the network as it is, and run it in PyTorch.
+        reference: Leave the network as it is, and run it in PyTorch. In float32 it computes as PyTorch is set, on a GPU
+            usually with TF32 in convolutions.
+        precision: Arithmetic.
 
     Returns:
         A network with the same answers up to rounding, on the device.
 
     Raises:
-        UserError: If the engine is not installed, does not compute on the device, or contradicts `reference`.
+        UserError: If the engine is not installed, does not compute on the device or in the precision, or contradicts
+            `reference`; or if the network does not compute in the precision.
         WorkError: If an engine that was asked for by name fails on the network, or its graph cannot be written.
     """
     device = device or torch.device("cpu")
     if reference and engine not in ("auto", "torch"):
         raise UserError(f"reference is the plain network in PyTorch; leave it out, or engine {engine!r}")
+    exact = precision == "float32"
+    check_precision(precision, device)
+    if not exact and engine not in ("auto", "torch"):
+        raise UserError(f"engine {engine} computes in float32 only; leave it out, or precision {precision!r}")
+    if not exact and not isinstance(network, UPerNet):
+        raise UserError(f"precision {precision}: this network computes in its own; valid: float32")
     if isinstance(network, nn.Module) and (reference or not isinstance(network, UPerNet)):
-        return network.to(device)
+        network = network.to(device)
+        return network if exact or not isinstance(network, UPerNet) else TorchNetwork(network, precision)
     if not isinstance(network, UPerNet):
         if engine not in ("auto", engine_of(network)):
             raise UserError(f"engine {engine}: an exported network runs in {engine_of(network)}; leave the engine out")
         return network
-    if engine == "auto":
+    if engine == "auto" and exact:
         chosen = ENGINES[PREFERRED]
         if device.type in chosen.devices and _is_installed(chosen) and _is_worth_it(chosen, network, images):
             try:
                 return _start(chosen, network, device)
             except WorkError as error:
                 print_line(f"upernet: {error}; PyTorch computes instead", sys.stderr)
-    elif engine != "torch":
+    elif engine not in ("auto", "torch"):
         chosen = ENGINES[engine]
         if device.type not in chosen.devices:
             raise UserError(f"engine {engine} does not compute on {device}; valid: --device {chosen.devices[0]}")
         if not _is_installed(chosen):
             raise UserError(f"engine {engine} is not installed; pip install 'upernet[{engine}]'")
         return _start(chosen, network, device)
-    # The rewritten form is laid out for the caches of a CPU.
+    if device.type == "cuda" or precision in HALF:
+        # Winograd's transforms would move more memory than they save work on a GPU, and lose too much in 16 bits.
+        return TorchNetwork(fuse(network, winograd=False, in_place=True).to(device), precision)
+    # On other devices the rewritten form has not been tried.
     return fuse(network, in_place=True) if device.type == "cpu" else network.to(device)
 
 

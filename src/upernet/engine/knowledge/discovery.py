@@ -22,6 +22,7 @@ from upernet.config import InferenceConfig
 from upernet.contract import Task
 from upernet.data.mixture import LabelledSource
 from upernet.data.pool import in_processes
+from upernet.device import Precision
 from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk
 from upernet.engine.knowledge.examples import THUMBNAIL, Best, ExampleFiles
 from upernet.engine.knowledge.figure import KIND, write_figure
@@ -70,6 +71,7 @@ class Survey:
         weights: Hash of the model's weights.
         engine: The engine that runs it.
         reference: Whether the network is left as it is.
+        precision: Its arithmetic.
         trust: Modules from which the model may import its tasks.
         mirror: Server to download it from.
         out: Folder of the results.
@@ -86,6 +88,7 @@ class Survey:
     weights: str
     engine: EngineName
     reference: bool
+    precision: Precision
     trust: tuple[str, ...]
     mirror: str | None
     out: Path
@@ -160,6 +163,7 @@ def begin(survey: Survey, model: Model | None) -> None:
         "inference": "none" if model is None else _hash(to_plain(model.inference)),
         "device": "none" if model is None else model.device.type,
         "engine": "reference" if survey.reference else survey.engine,
+        "precision": survey.precision,
         "threads": str(survey.threads),
         "sources": _hash(sources),
         "images": f"{len(survey.photos)}, sha256 {_hash([photo.name for photo in survey.photos])}",
@@ -242,7 +246,7 @@ def _start(survey: Survey, model: Model | None, load: bool) -> None:
         if survey.model:
             network, tasks, inference = open_model(survey.model, survey.trust, survey.mirror)
             cpu = torch.device("cpu")
-            ready = on_engine(network, survey.engine, cpu, reference=survey.reference)
+            ready = on_engine(network, survey.engine, cpu, reference=survey.reference, precision=survey.precision)
             model = Model(ready, as_predicted(inference), cpu)
     _looker = Looker(tasks, survey.vocabulary, survey.sources, model, survey.folder, survey.examples)
 
