@@ -65,6 +65,8 @@ def measure(
     threads: int,
     images: int,
     advance: Callable[[], object] = lambda: None,
+    *,
+    apart: bool | None = None,
 ) -> tuple[dict[str, Costs], dict[str, UserError]]:
     """Run all contenders in turns, image by image, so that other work on the machine slows all of them alike.
 
@@ -78,6 +80,7 @@ def measure(
         threads: Number of threads with which each of them computes on the CPU.
         images: Number of runs of each; the first five are not counted.
         advance: Called after each run.
+        apart: Whether each lives in a process of its own; None for that on a CPU alone.
 
     Returns:
         The costs by label, and why others failed, in one line.
@@ -85,7 +88,7 @@ def measure(
     costs: dict[str, Costs] = {}
     failed: dict[str, UserError] = {}
     open_now: dict[str, Apart | Runner] = {}
-    apart = shown.device == "cpu"
+    apart = shown.device == "cpu" if apart is None else apart
 
     def attempt(work: Callable[..., None], contender: Contender, *more: Any) -> None:
         if contender.label in failed:

@@ -72,10 +72,11 @@ def counted_multiply_adds(module: nn.Module, run: Callable[[], object]) -> dict[
         if name != "Global"
     }
     counts[""] = counter.get_total_flops()
-    if "decoder.ppm" in counts:
-        inside = [name for name in counts if name.startswith("decoder.ppm.")]
+    for ppm in [name for name in counts if f".{name}".endswith(".decoder.ppm")]:
+        inside = [name for name in counts if name.startswith(f"{ppm}.")]
         called = [name for name in inside if not any(name.startswith(f"{outer}.") for outer in inside)]
-        averages = counts["decoder.ppm"] - sum(counts[name] for name in called)
-        for name in ("", "decoder", "decoder.ppm"):
-            counts[name] -= averages
+        averages = counts[ppm] - sum(counts[name] for name in called)
+        for name in counts:
+            if name == "" or f"{ppm}.".startswith(f"{name}."):
+                counts[name] -= averages
     return {name: count // 2 for name, count in counts.items()}

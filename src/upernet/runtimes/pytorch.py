@@ -47,8 +47,14 @@ class TorchNetwork(nn.Module):
         upsampling_align_corners: Bilinear convention with which its logits are resized to the size of the answer.
     """
 
-    def __init__(self, network: UPerNet | FusedUPerNet, precision: Precision) -> None:
-        """Wrap a network in evaluation mode. What is left of a fused one in 16 bits is stored in 16 bits."""
+    def __init__(self, network: UPerNet | FusedUPerNet, precision: Precision, graphs: bool = True) -> None:
+        """Wrap a network in evaluation mode.
+
+        Args:
+            network: The network. Of a fused one, weights that are read in 16 bits are stored in 16 bits.
+            precision: The arithmetic.
+            graphs: Whether to capture what repeats on a GPU.
+        """
         super().__init__()
         if precision in HALF and isinstance(network, FusedUPerNet):
             _store_halved(network, HALF[precision])
@@ -56,7 +62,7 @@ class TorchNetwork(nn.Module):
         self.precision: Precision = precision
         self.tasks = network.tasks
         self.upsampling_align_corners = network.upsampling_align_corners
-        self._captures = True
+        self._captures = graphs
         self._seen: OrderedDict[tuple[Any, ...], _Seen] = OrderedDict()
 
     def forward(self, image: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
