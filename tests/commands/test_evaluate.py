@@ -59,6 +59,7 @@ def test_a_report_says_how_it_was_made(place: Path, tmp_path: Path, capsys: pyte
     assert told["ignored"] == "arg-max among the labels of the source, unlabelled pixels ignored"
     assert told["sizes"] == "shorter side 48, longer side at most 2048, aspect kept, halves rounded up"
     assert told["inference"]["window"] == [40, 40]
+    assert told["precision"] == "float32"
     (result,) = told["results"]
     assert result["data"] == {"class_path": "upernet.data.Cityscapes", "root": str(place / "town")}
     masks = [np.asarray(Image.open(path)) for path in (place / "town").rglob("val/**/*_labelTrainIds.png")]
@@ -106,6 +107,7 @@ def test_each_option_changes_the_procedure(place: Path, tmp_path: Path) -> None:
         (["--stride", "[41,24]"], "inference.stride: [41, 24] leaves gaps between windows of [40, 40]"),
         (["--scales", "[0]"], "inference.scales: [0.0] is not a list of factors from 0.05 to 20; for example [1.0]"),
         (["--scales", "[]"], "inference.scales: [] is not a list of factors from 0.05 to 20"),
+        (["--precision", "tf32", "--device", "cpu"], "precision tf32: cpu has no such arithmetic; valid: float32"),
         (["--short_side", "8"], "inference.short_side: 8 is not at least 32; for example 512"),
         (["--save_predictions", __file__], f"--save_predictions {__file__} is a file; valid: a folder"),
     ],

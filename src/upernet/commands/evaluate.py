@@ -167,7 +167,7 @@ def evaluate(
         for result in results:
             screen.print(per_class_table(result))
     if out is not None:
-        content = _report(name, inference, data.protocol, bound, results)
+        content = _report(name, inference, precision, data.protocol, bound, results)
         if table is not None:
             content["paper"] = table.plain()
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,12 @@ def evaluate(
 
 
 def _report(
-    model: str, inference: InferenceConfig, metrics: str, sources: Mapping[str, Any], results: Sequence[Any]
+    model: str,
+    inference: InferenceConfig,
+    precision: str,
+    metrics: str,
+    sources: Mapping[str, Any],
+    results: Sequence[Any],
 ) -> dict[str, Any]:
     """The report as plain values: the results, and everything needed to repeat the measurement."""
     from datetime import UTC, datetime
@@ -201,6 +206,7 @@ def _report(
         "sizes": size_rule(inference),
         "ignored": ignore_rule(results),
         "inference": to_plain(inference),
+        "precision": precision,
         "results": [describe(r) for r in results],
     }
 
