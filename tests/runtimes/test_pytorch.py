@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
@@ -66,8 +67,9 @@ class Capture(TorchDispatchMode):
 
     refuses = ""
 
-    def __init__(self, graph: Graph, pool: Any = None) -> None:
+    def __init__(self, graph: Graph, pool: Any = None, capture_error_mode: str = "global") -> None:
         super().__init__()
+        assert capture_error_mode == "thread_local"
         self.graph, graph.shared = graph, pool
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -111,6 +113,24 @@ def test_a_size_that_repeats_is_captured(graphs: list[Graph], inference: bool) -
             for name, expected in plain(image(number), NAMES).items():
                 torch.testing.assert_close(logits[name], expected)
                 assert logits[name].dtype == torch.float32
+
+
+def test_threads_take_turns(graphs: list[Graph]) -> None:
+    plain = network()
+    captured = TorchNetwork(plain, "float32")
+    shown = [image(number) for number in range(12)]
+    with torch.inference_mode():
+        expected = [plain(one, ["object"])["object"] for one in shown]
+
+    def run(one: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return captured(one, ["object"])["object"]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, shown))
+    assert len(graphs) == 1 and graphs[0].replays == len(shown) - REPEATS + 1
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other)
 
 
 def test_other_sizes_and_tasks_have_their_own(graphs: list[Graph]) -> None:

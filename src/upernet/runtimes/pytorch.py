@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,15 +31,17 @@ SIZES = 8
 """How many sizes are remembered, and how many graphs are kept at most."""
 LARGEST = 2**21
 """Most pixels of a batch that is captured. A larger one keeps a GPU busy by itself, and its graph much memory."""
+_turn = threading.Lock()
+"""Held by the thread that runs a network: graphs have one input, and PyTorch's settings are those of all threads."""
 
 
 class TorchNetwork(nn.Module):
     """A network in a precision; it is called as `upernet.inference.views.Network` describes.
 
     On a GPU the operations for a size that repeats are captured in a CUDA graph, which is started as a whole: for small
-    images, starting them one by one takes longer than they do. All graphs share their memory, since they run one after
-    the other, and answers are copied out before the next one runs. Where capturing fails, a line tells of it, and
-    operations are started one by one from then on.
+    images, starting them one by one takes longer than they do. All graphs share their memory. They run one after the
+    other, also those of several threads, and answers are copied out before the next one runs. Where capturing fails, a
+    line tells of it, and operations are started one by one from then on.
 
     Attributes:
         network: The network.
@@ -79,7 +82,7 @@ class TorchNetwork(nn.Module):
             UserError: If a task is unknown.
         """
         names = select_tasks(self.tasks, tasks, auxiliary=False)
-        with arithmetic(image.device, self.precision):
+        with _turn, arithmetic(image.device, self.precision):
             captured = self._captured(image, names)
             if captured is not None:
                 captured.image.copy_(image)
@@ -124,7 +127,8 @@ class TorchNetwork(nn.Module):
         # A pool lives as long as a graph that uses it.
         pool = next((seen.captured.graph.pool() for seen in self._seen.values() if seen.captured is not None), None)
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), holding() as constants, torch.cuda.graph(graph, pool=pool):
+        capture = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")  # others may allocate meanwhile
+        with torch.inference_mode(), holding() as constants, capture:
             logits = self.network(own, names)
         return _Captured(graph, own, logits, constants)
 
