@@ -27,7 +27,6 @@ from upernet.compare.implementation import Opening, Shown
 from upernet.data.pool import heed_parent, interrupts_blocked
 from upernet.device import arithmetic, is_out_of_memory
 from upernet.errors import UserError, WorkError
-from upernet.runtimes.pytorch import TorchNetwork
 
 START = "spawn"
 """How processes start: fresh, so that they hold nothing of this one's memory."""
@@ -72,7 +71,7 @@ class Runner:
         network = self._implementation.network
         if network is None:
             return None
-        _forget_graphs(network)
+        self._forget_graphs(network)
         with self._measuring():
             peak = peak_memory(self._implementation.run, self._device)
         weights = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
@@ -95,7 +94,7 @@ class Runner:
         network = self._implementation.network
         if network is None:
             return None, None
-        _forget_graphs(network)
+        self._forget_graphs(network)
         with self._measuring():
             multiply_adds = counted_multiply_adds(network, self._implementation.logits)[""]
         return sum(p.numel() for p in network.parameters()), multiply_adds * self._trial.window_count
@@ -103,6 +102,14 @@ class Runner:
     def end(self) -> None:
         """Let go of the network."""
         del self._implementation
+
+    def _forget_graphs(self, network: nn.Module) -> None:
+        """Have the next run start every operation by itself: that of a CUDA graph shows no memory and no operation."""
+        if self._device.type == "cuda":
+            from upernet.runtimes.pytorch import TorchNetwork  # takes memory, which is not measured there
+
+            if isinstance(network, TorchNetwork):
+                network.forget_graphs()
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -243,12 +250,6 @@ def peak_process_memory() -> int | None:
         return peak if sys.platform == "darwin" else peak * 1024
     # A started process inherits the other figure, `ru_maxrss`, from the one that started it.
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
-
-
-def _forget_graphs(network: nn.Module) -> None:
-    """Have the next run start every operation by itself: one of a CUDA graph allocates nothing, and shows none."""
-    if isinstance(network, TorchNetwork):
-        network.forget_graphs()
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
