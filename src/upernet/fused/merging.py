@@ -35,4 +35,4 @@ class FusedMergingConv(nn.Module):
         if isinstance(self.own, WinogradConv):
             merged: Tensor = self.own(x, added)
             return merged
-        return F.relu(self.own(x) + added.permute(0, 3, 1, 2))
+        return F.relu_(self.own(x) + added.permute(0, 3, 1, 2))
