@@ -105,7 +105,7 @@ def compiled(home: Path, plain: UPerNet) -> Compiled:
     return run
 
 
-def test_openvino_compiles_for_the_first_shape_and_for_one_that_comes_in_a_row(compiled: Compiled, plain: UPerNet) -> None:
+def test_openvino_compiles_for_the_first_shape_and_for_one_in_a_row(compiled: Compiled, plain: UPerNet) -> None:
     def show(*sizes: tuple[int, int]) -> list[tuple[int, ...] | None]:
         """The shape for which the graph is compiled after each image."""
         after = []

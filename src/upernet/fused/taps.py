@@ -154,7 +154,7 @@ def _across(m: Tensor, taps: Tensor, width: int, align_corners: bool) -> Tensor:
     depth = taps.shape[2] // 3
     wide, products = pieces(m, (h, 3, width, depth), (h, 3 * w, depth))
     for ky in range(3):
-        torch.mm(flat, taps[ky], out=products.view(h * w, -1))
+        torch.mm(flat, taps[ky].to(m.dtype), out=products.view(h * w, -1))
         for block in _blocks(width, w, align_corners, COLUMNS, m.dtype):
             source = products[:, 3 * block.first : 3 * block.last]
             wide[:, ky, block.start : block.stop] = block.operator.to(m.device) @ source

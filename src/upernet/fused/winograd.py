@@ -130,7 +130,8 @@ def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
 
 
 def _convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
-    if _is_less_work(x.shape, sum(len(kernel.bias) for kernel in kernels)):
+    exact = x.dtype in (torch.float32, torch.float64)  # in bf16 or fp16 the transforms would lose too many digits
+    if exact and _is_less_work(x.shape, sum(len(kernel.bias) for kernel in kernels)):
         return _convolve_tiles(x, kernels)
     return [_convolve_plainly(x, kernel) for kernel in kernels]
 

@@ -56,7 +56,8 @@ def on_engine(
 
     `auto` takes OpenVINO on a CPU if it is installed, an image is at least `LEAST` multiply-adds of work, and the graph
     of the network is on disk or there is so much work that preparing the graph pays: `PAYS` multiply-adds in all
-    images. Otherwise, and if OpenVINO fails, it takes PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones.
+    images. Otherwise, and if OpenVINO fails, it takes PyTorch. An engine other than PyTorch computes all tasks but the
+    auxiliary ones.
 
     Args:
         network: The network in evaluation mode. One that is no `UPerNet` is used as it is. A `UPerNet` may be used up:
