@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from small_networks import semantic, tiny, trial
 
 from upernet import tasks as kinds
 from upernet.compare.implementation import Trial
-from upernet.compare.ours import label_maps, seeded_network
+from upernet.compare.ours import label_maps, open_plain, seeded_network
 from upernet.config import InferenceConfig
+from upernet.errors import UserError
 from upernet.model import UPerNet
 from upernet.parse.parser import Parser
+from upernet.store.native import save_model
 from upernet.tasks import Object, Task
 
 
@@ -73,3 +77,23 @@ def test_random_weights_are_the_same_every_time_and_all_take_part() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert all(module.weight.any() for module in one.modules() if isinstance(module, torch.nn.BatchNorm2d))
     assert not one.training
+
+
+def test_the_plain_network_decodes_its_answers_whole(tmp_path: Path) -> None:
+    """Parts of the wrong object, and of none, among them."""
+    tasks: dict[str, Task] = {
+        "scene": kinds.Scene(labels=["room", "street"], width=8),
+        "object": Object(labels=["car", "house"], width=8),
+        "part": kinds.Part(parts={"car": ["wheel", "door"]}, width=8),
+    }
+    model = seeded_network(tiny(), tasks)
+    save_model(tmp_path, model, tasks, InferenceConfig())
+    shown = trial(answer=(64, 96))
+    with torch.inference_mode():
+        found = open_plain(tmp_path, (), shown)().run()
+    expected = labels_of(model, tasks, shown)
+    assert found.keys() == expected.keys()
+    for name, ids in expected.items():
+        assert (found[name] == ids).float().mean() > 0.999, name
+    with pytest.raises(UserError, match="has no sliding windows"):
+        open_plain(tmp_path, (), trial(window=(48, 48), stride=(32, 32)))

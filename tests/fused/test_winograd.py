@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from upernet.fused import winograd
-from upernet.fused.winograd import Kernel, WinogradConv, convolve, pays, transform_kernel
+from upernet.fused.winograd import Kernel, WinogradConv, convolve, pays
+from upernet.fused.workspace import Workspace, using
 
 
 @settings(max_examples=40, deadline=None)
@@ -24,6 +25,8 @@ from upernet.fused.winograd import Kernel, WinogradConv, convolve, pays, transfo
     added=st.booleans(),
     relu=st.booleans(),
     last=st.booleans(),
+    always=st.booleans(),
+    workspace=st.sampled_from([Workspace(), None]),
 )
 def test_it_is_a_convolution(
     batch: int,
@@ -35,6 +38,8 @@ def test_it_is_a_convolution(
     added: bool,
     relu: bool,
     last: bool,
+    always: bool,
+    workspace: Workspace | None,
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(batch, channels, height, width, dtype=torch.float64)
@@ -44,16 +49,16 @@ def test_it_is_a_convolution(
     for count in answers:
         weight, bias = torch.randn(count, channels, 3, 3).double(), torch.randn(count).double()
         more = torch.randn(batch, height, width, count).double() if added else None
-        kernels.append(Kernel(transform_kernel(weight), bias, more, relu))
+        kernels.append(Kernel(weight.flatten(2), bias, None if more is None else more.clone(), relu))
         plain = F.conv2d(x, weight, bias, padding=1)
         plain = plain if more is None else plain + more.permute(0, 3, 1, 2)
         expected.append(F.relu(plain) if relu else plain)
-    before = winograd.TILES
-    winograd.TILES = tiles
-    try:
-        found = convolve(x, kernels)
-    finally:
-        winograd.TILES = before
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(winograd, "TILES", tiles)
+        if always:
+            patched.setattr(winograd, "_is_less_work", lambda shape, answers: True)
+        with using(workspace):
+            found = convolve(x, kernels)
     for own, plain in zip(found, expected, strict=True):
         torch.testing.assert_close(own, plain, rtol=0, atol=1e-11)
         assert own.is_contiguous(memory_format=torch.channels_last)
@@ -86,3 +91,24 @@ def test_the_operation_of_graphs_gives_the_same() -> None:
 )
 def test_where_it_pays(convolution: nn.Module, expected: bool) -> None:
     assert pays(convolution) is expected
+
+
+def test_small_maps_are_convolved_plainly() -> None:
+    """On few tiles, transforming the kernel takes longer than is saved; heads that share a map decide together."""
+    assert not winograd._is_less_work((1, 512, 16, 16), 512)
+    assert winograd._is_less_work((1, 512, 32, 32), 512)
+    assert winograd._is_less_work((4, 512, 16, 16), 512)
+
+
+def test_a_workspace_is_kept_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, like = Workspace(), torch.empty(0, dtype=torch.float64)
+    with torch.inference_mode():
+        workspace.pieces(like, [(2, 3), (5,)])
+    first, second = workspace.pieces(like, [(2, 3), (5,)])
+    first.fill_(1)  # without inference mode, too
+    second.fill_(2)
+    assert first.dtype == torch.float64
+    assert first.sum() == 6
+    assert workspace.pieces(like, [(1,)])[0].data_ptr() == first.data_ptr()
+    monkeypatch.setattr("upernet.fused.workspace.MOST_BYTES", 64)
+    assert workspace.pieces(like, [(9,)])[0].data_ptr() != first.data_ptr()

@@ -81,6 +81,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(choice, "write_graph", engine.write)
     monkeypatch.setattr(choice, "fuse", Fast)
     monkeypatch.setattr(choice, "version", lambda package: "1.0")
+    monkeypatch.setattr(choice, "LEAST", 0)
     return engine
 
 
@@ -179,6 +180,14 @@ def test_auto_prepares_a_graph_for_long_work_only(engine: StandIn, monkeypatch: 
     assert isinstance(on_engine(network()), EngineNetwork)  # the graph is there
     assert isinstance(on_engine(network(seed=1)), Fast)
     assert isinstance(on_engine(network(), "torch", images=10), Fast)
+
+
+def test_auto_takes_pytorch_for_small_networks(engine: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_engine(network(), "openvino")
+    monkeypatch.setattr(choice, "LEAST", choice.count_multiply_adds(network(), choice.SIZE)["total"])
+    assert isinstance(on_engine(network(), images=10**9), EngineNetwork)
+    monkeypatch.setattr(choice, "LEAST", choice.LEAST + 1)
+    assert isinstance(on_engine(network(), images=10**9), Fast)
 
 
 def test_an_engine_that_is_not_installed(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def benchmark(
     images: int = 200,
     engine: list[Literal["auto", "torch", "openvino", "onnxruntime"]] = ["auto"],  # noqa: B006 (never changed)
     reference: bool = False,
-    compare: list[Literal["mmseg", "transformers", "smp", "onnxruntime", "openvino", "mnn"]] | None = None,
+    compare: list[Literal["plain", "mmseg", "transformers", "smp", "onnxruntime", "openvino", "mnn"]] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32",
     threads: list[int] | None = None,
@@ -72,8 +72,8 @@ def benchmark(
         engine: The engines that run our network; several are measured beside each other. auto is openvino on a CPU
             where it is installed, and else torch.
         reference: Measure the plain network in PyTorch, not its fused form.
-        compare: Other software to run alongside, image by image: libraries with this network, and engines that run
-            the plain network's graph. Without names, all are run.
+        compare: What to run alongside, image by image: the plain network, followed as it is written; libraries with
+            this network; and engines that run the plain network's graph. Without names, all are run.
         device: Where to compute; auto takes a GPU if there is one.
         precision: Arithmetic: float32, tf32 on a GPU, or bf16 or fp16 mixed with float32 (autocast).
         threads: Number of CPU threads; with several numbers, each is measured. If not given, PyTorch chooses it.
@@ -249,16 +249,22 @@ def _others(
     trust: Sequence[str],
     absent: dict[str, str],
 ) -> Iterator[Any]:
-    """Yield the other software that is asked for; why some cannot be compared is added to `absent`."""
+    """Yield what else is asked for; why some cannot be compared is added to `absent`."""
+    from functools import partial
+
+    from upernet.compare.contender import Contender
     from upernet.compare.graphs import ENGINES
+    from upernet.compare.ours import open_plain
     from upernet.compare.peers import PEERS
     from upernet.compare.runner import in_one_line
     from upernet.compare.twins import GraphWriter, peer_contender
 
     graphs = GraphWriter(network, tasks, folder, trust)
-    for name in [*PEERS, *ENGINES] if compare == [] else dict.fromkeys(compare or ()):
+    for name in ["plain", *PEERS, *ENGINES] if compare == [] else dict.fromkeys(compare or ()):
         try:
-            if name in PEERS:
+            if name == "plain":
+                yield Contender(name, partial(open_plain, folder, trust), network)
+            elif name in PEERS:
                 yield peer_contender(name, network, tasks, shown.inference, folder)
             else:
                 yield graphs.contender(name, shown)

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from upernet.compare.implementation import Implementation, Trial
 from upernet.config import ModelConfig
 from upernet.contract import Task
+from upernet.errors import UserError
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
 from upernet.model import UPerNet
 from upernet.model.build import build_model, for_inference
 from upernet.runtimes.choice import on_engine
 from upernet.runtimes.engine import EngineName
+from upernet.runtimes.graph import MapsOf
 from upernet.store.loading import load_model
 from upernet.store.native import read_model_config
 
@@ -67,6 +69,36 @@ def open_ours(
             lambda: label_maps(runs, tasks, trial),
             lambda: first_logits(runs, tasks, trial),
             runs if isinstance(runs, nn.Module) else None,
+        )
+
+    return prepare
+
+
+def open_plain(folder: Path, trust: Sequence[str], trial: Trial) -> Callable[[], Implementation]:
+    """An `Opening` of the plain network, followed as other software with several tasks does it: all logits are resized
+    to the size of the answer, become probabilities there, and are decoded.
+
+    Args:
+        folder: The model folder.
+        trust: Modules from which the model may import its tasks.
+        trial: The input.
+
+    Raises:
+        UserError: If there are sliding windows.
+    """
+    if trial.inference.window is not None:
+        raise UserError("has no sliding windows; it is compared only if the network sees the image whole")
+    network, tasks, _ = load_model(folder, trust)
+    network = network.to(trial.image.device)
+    names = list(answered(tasks))
+    decoded = MapsOf(network, tasks, names)
+
+    def prepare() -> Implementation:
+        return Implementation(
+            version("upernet"),
+            lambda: dict(zip(names, decoded(trial.image), strict=True)),
+            lambda: first_logits(network, tasks, trial),
+            network,
         )
 
     return prepare

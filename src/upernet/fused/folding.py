@@ -9,7 +9,6 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from upernet.model.same_padding import SameConv2d
@@ -91,19 +90,18 @@ class _Readers(TorchDispatchMode):
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Give a convolution the weights with which it does the norm's work too; they are computed in float64."""
     assert norm.running_mean is not None and norm.running_var is not None
-    one = torch.ones_like(norm.running_mean)
-    weight, bias = fuse_conv_bn_weights(
-        convolution.weight.detach().double(),
-        None if convolution.bias is None else convolution.bias.detach().double(),
-        norm.running_mean.double(),
-        norm.running_var.double(),
-        norm.eps,
-        (one if norm.weight is None else norm.weight.detach()).double(),
-        (0 * one if norm.bias is None else norm.bias.detach()).double(),
-    )
-    kind = convolution.weight.dtype
-    convolution.weight = nn.Parameter(weight.to(kind), requires_grad=False)
-    convolution.bias = nn.Parameter(bias.to(kind), requires_grad=False)
+    factor = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        factor *= norm.weight.detach()
+    bias = -norm.running_mean.double() if convolution.bias is None else convolution.bias.detach() - norm.running_mean
+    bias = bias * factor
+    if norm.bias is not None:
+        bias += norm.bias.detach()
+    weight = torch.empty_like(convolution.weight)
+    for folded, own, scale in zip(weight, convolution.weight.detach(), factor, strict=True):
+        folded.copy_(own.double() * scale)
+    convolution.weight = nn.Parameter(weight, requires_grad=False)
+    convolution.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
 
 
 def _without_norm(norm: nn.BatchNorm2d) -> nn.Module:

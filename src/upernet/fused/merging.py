@@ -34,4 +34,4 @@ class FusedMergingConv(nn.Module):
         if isinstance(self.own, WinogradConv):
             merged: Tensor = self.own(x, self.coarser(x, coarser))
             return merged
-        return F.relu(self.coarser.add_to(self.own(x), coarser))
+        return F.relu_(self.coarser.add_to(self.own(x), coarser))

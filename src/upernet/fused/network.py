@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from upernet.fused.folding import fold_batch_norms
 from upernet.fused.merging import FusedMergingConv
 from upernet.fused.winograd import WinogradConv, convolve, pays
+from upernet.fused.workspace import Workspace, using
 from upernet.model import UPerNet
 from upernet.model.decoder import ConvBNReLU
 from upernet.model.heads import DenseHead
@@ -73,6 +74,7 @@ class FusedUPerNet(nn.Module):
             if isinstance(head, DenseHead) and len(head.convs) and isinstance(head.convs[0], WinogradConv):
                 self.beginnings[name], head.convs = head.convs[0], head.convs[1:]
         self.to(memory_format=torch.channels_last)
+        self._workspaces: list[Workspace] = []
 
     def forward(self, image: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Logits of the tasks asked for, as of `UPerNet.forward` in evaluation mode.
@@ -89,16 +91,21 @@ class FusedUPerNet(nn.Module):
         """
         names = select_tasks(self.tasks, tasks, auxiliary=False)
         level = {name: self.tasks[name].level for name in names}
-        pyramid = self.decoder(self.backbone((image - self.mean) / self.std), set(level.values()))
-        read = {name: pyramid[level[name]] for name in names}
-        for shared in dict.fromkeys(level.values()):
-            # Heads whose first convolutions read the same level transform it together.
-            beginnings = {n: self.beginnings[n] for n in names if level[n] == shared and n in self.beginnings}
-            if beginnings:
-                kernels = [cast(WinogradConv, first).kernel() for first in beginnings.values()]
-                maps = convolve(pyramid[shared], kernels)
-                read.update(zip(beginnings, maps, strict=True))
-        return {name: self.heads[name](read[name]) for name in names}
+        # Threads may call the network at the same time: each takes a workspace away while it needs it.
+        workspace = self._workspaces.pop() if self._workspaces else Workspace()
+        with using(workspace):
+            pyramid = self.decoder(self.backbone((image - self.mean) / self.std), set(level.values()))
+            read = {name: pyramid[level[name]] for name in names}
+            for shared in dict.fromkeys(level.values()):
+                # Heads whose first convolutions read the same level transform it together.
+                beginnings = {n: self.beginnings[n] for n in names if level[n] == shared and n in self.beginnings}
+                if beginnings:
+                    kernels = [cast(WinogradConv, first).kernel() for first in beginnings.values()]
+                    maps = convolve(pyramid[shared], kernels)
+                    read.update(zip(beginnings, maps, strict=True))
+            logits = {name: self.heads[name](read[name]) for name in names}
+        self._workspaces.append(workspace)
+        return logits
 
 
 def _use_winograd(network: nn.Module) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upernet.fused.gather import add_taps
+from upernet.fused.workspace import pieces
 from upernet.model.constants import constant
 
 COLUMNS, ROWS = 32, 16
@@ -191,13 +192,12 @@ def _rows(out: int, size: int, align_corners: bool) -> Tensor:
 def _convolve(x: Tensor, maps: Sequence[Tensor], taps: Sequence[Tensor], align_corners: bool) -> Tensor:
     height, width = x.shape[-2:]
     answer = maps[0].new_empty(len(x), height, width, taps[0].shape[2] // 3)
-    downs = [_blocks(height, m.shape[2], align_corners, ROWS, m.dtype) for m in maps]
     for image, filled in enumerate(answer):
-        wide = [_across(m[image], t, width, align_corners) for m, t in zip(maps, taps, strict=True)]
-        for blocks in zip(*downs, strict=True):
-            rows = filled[blocks[0].start : blocks[0].stop].view(blocks[0].stop - blocks[0].start, -1)
-            for number, (block, m) in enumerate(zip(blocks, wide, strict=True)):
-                source = m[block.first : block.last].view(-1, rows.shape[1])
+        for number, (m, kernel) in enumerate(zip(maps, taps, strict=True)):
+            wide = _across(m[image], kernel, width, align_corners)
+            for block in _blocks(height, m.shape[2], align_corners, ROWS, m.dtype):
+                rows = filled[block.start : block.stop].view(block.stop - block.start, -1)
+                source = wide[block.first : block.last].view(-1, rows.shape[1])
                 torch.addmm(rows, block.operator.to(m.device), source, beta=min(number, 1), out=rows)
     return answer
 
@@ -206,9 +206,10 @@ def _across(m: Tensor, taps: Tensor, width: int, align_corners: bool) -> Tensor:
     """The products (h, ky, W, D) of a map (C, h, w), enlarged across and added up over kx."""
     channels, h, w = m.shape
     flat = m.permute(1, 2, 0).reshape(h * w, channels)
-    wide = m.new_empty(h, 3, width, taps.shape[2] // 3)
+    depth = taps.shape[2] // 3
+    wide, products = pieces(m, (h, 3, width, depth), (h, 3 * w, depth))
     for ky in range(3):
-        products = (flat @ taps[ky]).view(h, w * 3, -1)
+        torch.mm(flat, taps[ky].to(m.dtype), out=products.view(h * w, -1))
         for block in _blocks(width, w, align_corners, COLUMNS, m.dtype):
             source = products[:, 3 * block.first : 3 * block.last]
             wide[:, ky, block.start : block.stop] = block.operator.to(m.device) @ source

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from upernet.config import ModelConfig
 from upernet.contract import Task
@@ -54,6 +55,18 @@ def _limited_modules() -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def without_random_values() -> Iterator[None]:
+    """Build networks whose random weights have any values, and take no memory until others are loaded."""
+    with _NoRandomValues():
+        yield
+
+
+class _NoRandomValues(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def build_on_meta(config: ModelConfig, tasks: Mapping[str, Task], where: str) -> UPerNet:

@@ -46,7 +46,7 @@ class ConvBNReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, out_channels, h, w), at least 0."""
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu_(self.bn(self.conv(x)))
 
 
 class MergingConv(ConvBNReLU):
@@ -67,7 +67,7 @@ class MergingConv(ConvBNReLU):
     def forward(self, x: Tensor, coarser: Sequence[Tensor] = ()) -> Tensor:
         """(B, C_0, H, W) and coarser maps (B, C_i, h_i, w_i) to (B, out_channels, H, W)."""
         if self.taps and self.training:
-            return F.relu(self.bn(conv_of_resized([x, *coarser], self.conv.weight, self.align_corners)))
+            return F.relu_(self.bn(conv_of_resized([x, *coarser], self.conv.weight, self.align_corners)))
         size = x.shape[-2:]
         return super().forward(torch.cat([x, *(_resize(m, size, self.align_corners) for m in coarser)], dim=1))
 
@@ -152,6 +152,7 @@ class Decoder(nn.Module):
                 top = self.lateral[i](c[i]) + _resize(top, c[i].shape[-2:], self.align_corners)
                 if f"p{i + 2}" in needed:
                     pyramid[f"p{i + 2}"] = self.smooth[i](top)
+            del top  # the largest map, before the fusion takes memory for more
         if "fused" in needed:
             pyramid["fused"] = self.fusion(pyramid["p2"], [pyramid[level] for level in ("p3", "p4", "ppm")])
         return {level: pyramid[level] for level in LEVELS if level in wanted}

@@ -38,7 +38,10 @@ ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenVINO(), ONN
 PREFERRED = "openvino"
 """The engine that `auto` takes on a CPU."""
 PAYS = 2e13
-"""Multiply-adds from which on `auto` prepares a graph that is not on disk yet."""
+"""Multiply-adds of all images together from which on `auto` prepares a graph that is not on disk yet."""
+LEAST = 5e10
+"""Fewest multiply-adds of one image with which `auto` takes an engine: smaller networks, such as upp-mini, are as fast
+in PyTorch, and faster where the sizes of images differ."""
 SIZE = (512, 512)
 """Height and width, in pixels, at which the multiply-adds of an image are counted for that."""
 
@@ -54,9 +57,10 @@ def on_engine(
 ) -> Network:
     """Have an engine run a network.
 
-    `auto` takes OpenVINO on a CPU if it is installed and the graph of the network is on disk, or if there is so much
-    work that preparing the graph pays: `PAYS` multiply-adds in all images. Otherwise, and if OpenVINO fails, it takes
-    PyTorch. An engine other than PyTorch computes all tasks but the auxiliary ones, in float32.
+    `auto` takes OpenVINO on a CPU if it is installed, an image is at least `LEAST` multiply-adds of work, and the graph
+    of the network is on disk or there is so much work that preparing the graph pays: `PAYS` multiply-adds in all
+    images. Otherwise, and if OpenVINO fails, it takes PyTorch. An engine other than PyTorch computes all tasks but the
+    auxiliary ones, in float32.
 
     Args:
         network: The network in evaluation mode. One that is no `UPerNet` is used as it is. A `UPerNet` may be used up:
@@ -130,10 +134,12 @@ def _is_installed(engine: Engine) -> bool:
 
 
 def _is_worth_it(engine: Engine, network: UPerNet, images: int) -> bool:
-    if find_graph(_key(network)) is not None:
-        return True
-    # Counting takes a third of a second; no single image is worth that.
-    return images > 1 and images * count_multiply_adds(network, SIZE)["total"] >= PAYS
+    if images == 1 and not graphs_folder().is_dir():
+        return False  # counting takes a third of a second
+    multiply_adds = count_multiply_adds(network, SIZE)["total"]
+    if multiply_adds < LEAST:
+        return False
+    return images * multiply_adds >= PAYS or find_graph(_key(network)) is not None
 
 
 def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetwork:

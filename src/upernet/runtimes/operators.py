@@ -28,12 +28,15 @@ def winograd(x: Any, weight: Any, bias: Any, added: Any = None, relu: bool = Fal
 
     Args:
         x: (B, C_in, H, W).
-        weight: (36, C_in, C_out), transformed.
+        weight: (C_out, C_in, 9). What is made of it depends on no input, so that engines make it once.
         bias: (C_out,).
         added: (B, H, W, C_out), or None.
         relu: Whether negative answers become 0.
     """
-    into, back = (_constant(m.numpy()) for m in transform_matrices(torch.float32))
+    into, kernel, back = (_constant(m.numpy()) for m in transform_matrices(torch.float32))
+    taps = op.Transpose(op.Reshape(weight, _whole([-1, 9])), perm=[1, 0])
+    by_position = op.Reshape(op.MatMul(kernel, taps), op.Concat(_whole([36]), op.Shape(weight, start=0, end=2), axis=0))
+    transformed = op.Transpose(by_position, perm=[0, 2, 1])
     batch, channels, height, width = (op.Shape(x, start=axis, end=axis + 1) for axis in range(4))
     down, across = (op.Div(op.Add(side, _whole([3])), _whole([4])) for side in (height, width))
     positions = op.Mul(op.Mul(batch, height), width)
@@ -43,7 +46,7 @@ def winograd(x: Any, weight: Any, bias: Any, added: Any = None, relu: bool = Fal
     tiles = op.Gather(with_zero, _tile_positions(batch, height, width, down, across, positions), axis=0)
     stacked = op.Reshape(tiles, _whole([36, -1]))
     values = op.Reshape(op.MatMul(into, stacked), op.Concat(_whole([36, -1]), channels, axis=0))
-    products = op.Reshape(op.MatMul(values, weight), _whole([36, -1]))
+    products = op.Reshape(op.MatMul(values, transformed), _whole([36, -1]))
     answers = op.Shape(bias)
     shape = op.Concat(_whole([4, 4]), batch, down, across, answers, axis=0)
     blocks = op.Transpose(op.Reshape(op.MatMul(back, products), shape), perm=[2, 3, 0, 4, 1, 5])

@@ -10,7 +10,7 @@ from upernet.contract import Task
 from upernet.errors import UserError, WorkError
 from upernet.inference.views import Network
 from upernet.model import UPerNet
-from upernet.model.build import build_model, build_on_meta, for_inference
+from upernet.model.build import build_model, build_on_meta, for_inference, without_random_values
 from upernet.store.archives import read_safetensors
 from upernet.store.exported import is_exported, read_exported
 from upernet.store.foreign import read_foreign
@@ -71,7 +71,8 @@ def load_model(
     try:
         if native:  # a file that claims a giant network is refused before it takes memory; `read_foreign` did so
             check_tensors(build_on_meta(config, tasks, described), state, where)
-        network = build_model(config, tasks)
+        with without_random_values():
+            network = build_model(config, tasks)
         load_weights(network, state, where)
     except UserError as error:
         if str(error).startswith((f"{where}: ", f"{described}: ")):

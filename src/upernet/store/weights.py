@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
+
 from upernet.errors import WorkError
 from upernet.store.dialects.keys import first_few
 
@@ -17,8 +19,10 @@ _COUNT = ".num_batches_tracked"
 """End of the names of batch norm's counts, which old files do not have."""
 
 
-def load_weights(network: UPerNet, tensors: Mapping[str, Tensor], where: str, *, partial: bool = False) -> None:
+def load_weights(network: UPerNet, tensors: dict[str, Tensor], where: str, *, partial: bool = False) -> None:
     """Load weights into a network. The names and shapes of tensors must match on both sides.
+
+    Tensors that are loaded are taken out of the mapping, one after the other, so that their memory becomes free.
 
     Args:
         network: The network, changed in place.
@@ -30,14 +34,22 @@ def load_weights(network: UPerNet, tensors: Mapping[str, Tensor], where: str, *,
         WorkError: If they do not match. The network is then unchanged.
     """
     own = network.state_dict()
-    state = {k: v for k, v in own.items() if k.endswith(_COUNT)} | dict(tensors)
+    left_out: set[str] = set()
     if partial:
-        fits = {k for k in state if k in own and own[k].shape == state[k].shape}
-        heads = {k.split(".")[1] for k in (own.keys() | state.keys()) - fits if k.startswith("heads.")}
-        state = {k: v for k, v in state.items() if not (k.startswith("heads.") and k.split(".")[1] in heads)}
-        state |= {k: v for k, v in own.items() if k.startswith("heads.") and k.split(".")[1] in heads}
-    check_tensors(network, state, where)
-    network.load_state_dict(state)
+        fits = {k for k in tensors if k in own and own[k].shape == tensors[k].shape}
+        other = {k for k in own.keys() | tensors.keys() if k not in fits and not k.endswith(_COUNT)}
+        left_out = {k.split(".")[1] for k in other if k.startswith("heads.")}
+
+    def is_left_out(key: str) -> bool:
+        return key.startswith("heads.") and key.split(".")[1] in left_out
+
+    loaded = {k: v for k, v in tensors.items() if not is_left_out(k)}
+    check_tensors(network, loaded | {k: v for k, v in own.items() if is_left_out(k)}, where)
+    names = list(loaded)
+    del loaded
+    with torch.no_grad():
+        for key in names:
+            own[key].copy_(tensors.pop(key))
 
 
 def check_tensors(
