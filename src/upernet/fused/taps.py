@@ -16,36 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upernet.fused.workspace import pieces
+from upernet.model.bilinear import bilinear_matrix, neighbours
 
 COLUMNS, ROWS = 32, 16
 """Size of the blocks of the answer that are computed at once, so that operators stay narrow and maps in the cache."""
 
 
-def enlarging(out: int, size: int, align_corners: bool) -> Tensor:
-    """The matrix by which `interpolate(mode="bilinear")` enlarges or shrinks one side of a map.
-
-    Args:
-        out: Samples of the answer, at least 1; a symbolic size while a graph is traced.
-        size: Samples of the map, at least 1.
-        align_corners: As in `torch.nn.functional.interpolate`.
-
-    Returns:
-        (out, size) float64 on the CPU.
-    """
-    place = torch.arange(out, dtype=torch.float64, device="cpu")
-    # torch takes the first sample where there is only one to compute.
-    one = torch.full((), out - 1, dtype=torch.float64, device="cpu").clamp(min=1)
-    place = place * ((size - 1) / one) if align_corners else (place + 0.5) * (size / out) - 0.5
-    place = place.clamp(min=0, max=size - 1)
-    return (1 - (place[:, None] - torch.arange(size, dtype=torch.float64, device="cpu")).abs()).clamp(min=0)
-
-
 def shifted_enlarging(out: int, size: int, align_corners: bool) -> Tensor:
     """What each tap of a kernel of three reads of the enlarged map: (out, size, 3) float64, 0 beyond the border."""
-    matrix = enlarging(out, size, align_corners)
-    none = torch.zeros_like(matrix[:1])
-    before, after = torch.cat([none, matrix[:-1]]), torch.cat([matrix[1:], none])
-    return torch.stack([before, matrix, after], dim=2)
+    return neighbours(bilinear_matrix(size, out, align_corners, torch.float64)).permute(1, 2, 0)
 
 
 class _Block(NamedTuple):
