@@ -8,9 +8,14 @@ import pytest
 import torch
 from exports import levels_as_tasks, network_of, parsing_tasks
 
+from upernet.contract import Task
+from upernet.fused import fuse
 from upernet.runtimes.checking import relative_difference
 from upernet.runtimes.graph import LogitsOf, MapsOf, trace
+from upernet.tasks import Semantic
 
+ON_ALL_LEVELS: dict[str, Task] = {"all": Semantic(labels=["a", "b", "c"], level="fused", convs=0)}
+"""A task that needs the whole decoder."""
 SHAPES = [(1, 3, 32, 32), (2, 3, 33, 97), (1, 3, 250, 45), (3, 3, 64, 64)]
 
 
@@ -28,13 +33,22 @@ SHAPES = [(1, 3, 32, 32), (2, 3, 33, 97), (1, 3, 250, 45), (3, 3, 64, 64)]
     ],
 )
 def test_every_family_is_traced_for_all_sizes(backbone: str, args: dict[str, Any]) -> None:
-    tasks = levels_as_tasks()
-    wanted = LogitsOf(network_of(tasks, backbone, **args), list(tasks))
-    run = trace(wanted).module()
+    """In the form that files hold unless another is asked for."""
+    network = network_of(ON_ALL_LEVELS, backbone, **args)
+    check_traced(LogitsOf(fuse(network, winograd=False), ["all"]), LogitsOf(network, ["all"]))
+
+
+def test_the_plain_network_is_traced_for_all_sizes() -> None:
+    wanted = LogitsOf(network_of(ON_ALL_LEVELS), ["all"])
+    check_traced(wanted, wanted)
+
+
+def check_traced(module: LogitsOf, wanted: LogitsOf) -> None:
+    run = trace(module).module()
     for shape in SHAPES:
         image = torch.rand(shape)
         with torch.no_grad():
-            for name, found, expected in zip(tasks, run(image), wanted(image), strict=True):
+            for name, found, expected in zip(wanted.tasks, run(image), wanted(image), strict=True):
                 assert relative_difference(found, expected) < 1e-4, (name, shape)
 
 

@@ -100,14 +100,15 @@ class EnlargedConv(nn.Module):
         answer: Tensor | None = None
         for m, taps in zip(maps, self.taps, strict=True):
             weight = taps.transpose(1, 2).reshape(-1, taps.shape[1], 1, 1)
-            products = F.conv2d(m, weight).unflatten(1, (3, 3, -1))
+            products = F.conv2d(m, weight).chunk(9, dim=1)
             down, across = (
-                shifted_enlarging(out, size, self.align_corners).to(m.device, m.dtype)
+                neighbours(bilinear_matrix(size, out, self.align_corners, torch.float64)).to(m.device, m.dtype)
                 for out, size in zip(x.shape[-2:], m.shape[-2:], strict=True)
             )
-            for ky in range(3):
-                wide = sum(products[:, ky, kx] @ across[:, :, kx].T for kx in range(3))
-                own = down[:, :, ky] @ wide
+            left, middle, right = across.transpose(1, 2).unbind()
+            for ky, rows in enumerate(down.unbind()):
+                wide = products[3 * ky] @ left + products[3 * ky + 1] @ middle + products[3 * ky + 2] @ right
+                own = rows @ wide
                 answer = own if answer is None else answer + own
         assert answer is not None
         return answer.permute(0, 2, 3, 1)

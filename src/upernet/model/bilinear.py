@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def bilinear_matrix(size: int, new: int, align_corners: bool, dtype: torch.dtype
     Returns:
         (new, size) of that type on the CPU. Rows sum to 1 and have at most two entries, next to each other.
     """
-    place = torch.arange(new, dtype=dtype, device="cpu")
+    place = torch.arange(new, dtype=dtype, device="cpu").unsqueeze(1)
     if align_corners:
         # torch takes the first sample where there is only one to compute.
         intervals = torch.full((), new - 1, dtype=torch.float64, device="cpu").clamp(min=1)
@@ -34,7 +35,7 @@ def bilinear_matrix(size: int, new: int, align_corners: bool, dtype: torch.dtype
     below = place.floor().clamp(max=size - 1)
     share, above = place - below, (below + 1).clamp(max=size - 1)
     samples = torch.arange(size, dtype=dtype, device="cpu")
-    return (samples == below[:, None]) * (1 - share)[:, None] + (samples == above[:, None]) * share[:, None]
+    return (samples == below) * (1 - share) + (samples == above) * share
 
 
 def cached_matrix(size: int, new: int, align_corners: bool, device: torch.device) -> Tensor:
@@ -58,8 +59,8 @@ def neighbours(matrix: Tensor) -> Tensor:
     Returns:
         (3, new, size): the matrix that gives for each sample the one before it, the sample itself, the one after it.
     """
-    nothing = torch.zeros_like(matrix[:1])
-    return torch.stack([torch.cat([nothing, matrix[:-1]]), matrix, torch.cat([matrix[1:], nothing])])
+    padded = F.pad(matrix, (0, 0, 1, 1))
+    return torch.stack([padded[:-2], matrix, padded[2:]])
 
 
 def support(size: int, new: int, align_corners: bool, start: int, stop: int) -> tuple[int, int]:
