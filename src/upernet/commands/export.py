@@ -36,7 +36,7 @@ def export(
             upernet runs such a file as any model. maps are the classes of all tasks at every pixel of the input, parts
             gated by objects, of uint8 RGB. Images are not resized inside.
         form: taps is the network rewritten exactly, with about half the multiply-adds; winograd has about a quarter
-            of them, in a larger file, for .onnx alone; plain has the network's own layers. See docs/fast-inference.md.
+            of them, for .onnx alone; plain has the network's own layers. See docs/fast-inference.md.
         tasks: Tasks to compute. If not given, all but auxiliary ones.
         checks: Number of sizes at which the file is compared with the network.
         opset: Version of the ONNX operators.
