@@ -22,11 +22,13 @@ from processes import by_srun, by_torchrun, in_two_processes, running
 
 from upernet.cli import main
 from upernet.config import InferenceConfig, ModelConfig
+from upernet.engine.knowledge import discovery
 from upernet.engine.knowledge.chunks import chunk_file
 from upernet.engine.knowledge.tally import Tally
 from upernet.engine.knowledge.thresholds import Thresholds
 from upernet.model.build import build_model
 from upernet.plain import to_plain
+from upernet.runtimes import choice
 from upernet.store.native import save_model
 
 RESULTS = [
@@ -202,6 +204,36 @@ def test_a_killed_call_goes_on(place: Path, alone: dict[str, bytes], tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert main(mixed(place, out, "--workers", "1")) == 0
     assert content(out) == alone
+
+
+def test_work_goes_on_with_the_engine_it_was_begun_with(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where `auto` would choose another one by now. PyTorch stands in for all engines."""
+    asked: list[str] = []
+    auto = "torch"
+    start = choice.on_engine
+
+    def on_engine(network: Any, engine: str, device: torch.device, **more: Any) -> Any:
+        asked.append(engine)
+        return start(network, "torch", device, **more)
+
+    monkeypatch.setattr(choice, "on_engine", on_engine)
+    monkeypatch.setattr(choice, "engine_of", lambda network: auto if asked[-1] == "auto" else asked[-1])
+    photo, model, out = (str(path) for path in (place / "photos" / "0, höhe.png", place / "model", tmp_path / "out"))
+    call = ["discover", photo, "--model", model, "--out", out, "--device", "cpu", "--workers", "1", "--keep"]
+    assert main(call) == 0
+    before = content(tmp_path / "out")
+    auto = "openvino"
+    assert main(call) == 0
+    assert asked == ["auto", "torch"] and content(tmp_path / "out") == before
+    for others in (["--engine", "openvino"], ["--reference", "true"]):
+        capsys.readouterr()
+        assert main([*call, *others]) == 2
+        assert "other settings (engine differs)" in capsys.readouterr().err
+    assert discovery.engine_before(tmp_path / "out", "another model") is None
+    (tmp_path / "out" / ".chunks" / "settings.json").unlink()
+    assert main(call) == 0 and asked[-1] == "auto"
 
 
 def test_kept_work_is_counted_again_with_other_thresholds(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 
 from upernet.cli import main
 from upernet.inference.views import network_input
+from upernet.runtimes.graph import MapsOf
 from upernet.store import exporting
 from upernet.store.loading import load_model, open_model
 from upernet.store.native import save_model
@@ -54,19 +57,70 @@ def test_commands_that_change_a_network_say_what_they_need(
     assert main(["predict", "x.png", "--model", path, "--engine", "openvino"]) in (1, 2)
 
 
+BY_PYTORCH_ALONE = """
+import sys, torch
+sys.modules["upernet"] = None
+torch.set_num_threads(1)
+path, image, answers = sys.argv[1:]
+texts = dict.fromkeys(("upernet", "classes", "card"), "")
+run = torch.export.load(path, extra_files=texts).module()
+try:
+    run(torch.zeros(1, 3, 20, 70, dtype=torch.uint8))
+    small = "taken"
+except (RuntimeError, AssertionError):
+    small = "refused"
+torch.save((texts, small, run(torch.load(image))), answers)
+"""
+
+
 def test_a_program_is_loaded_by_pytorch_alone(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
-    words = ["export", str(exported / "model"), str(path), "--output", "maps", "--tasks", "part", "--checks", "3"]
+    words = ["export", str(exported / "model"), str(path), "--output", "maps", "--tasks", "part", "--checks", "2"]
     assert main(words) == 0
-    texts: dict[str, Any] = dict.fromkeys(("upernet", "classes", "card"), "")
-    run = torch.export.load(path, extra_files=texts).module()
+    image = (torch.rand(1, 3, 50, 70) * 255).to(torch.uint8)
+    torch.save(image, tmp_path / "image.pt")
+    call = [sys.executable, "-c", BY_PYTORCH_ALONE, path, tmp_path / "image.pt", tmp_path / "answers.pt"]
+    subprocess.run(call, check=True, timeout=300)
+    texts, small, answers = torch.load(tmp_path / "answers.pt")
     about = yaml.safe_load(texts["upernet"])["info"]["export"]
-    assert about["tasks"] == ["object", "part"] and about["form"] == "plain" and about["output"] == "maps"
+    assert about["tasks"] == ["object", "part"] and about["form"] == "taps" and about["output"] == "maps"
     assert json.loads(texts["classes"])["part"][:3] == ["car/-", "car/wheel", "car/door"]
-    objects, parts = run((torch.rand(1, 3, 50, 70) * 255).to(torch.uint8))
-    assert objects.shape == parts.shape == (1, 50, 70)
-    with pytest.raises((RuntimeError, AssertionError)):
-        run(torch.zeros(1, 3, 20, 70, dtype=torch.uint8))
+    assert small == "refused"
+    network, tasks, _ = load_model(exported / "model")
+    with torch.no_grad():
+        expected = MapsOf(network, tasks, about["tasks"])(image)
+    for found, own in zip(answers, expected, strict=True):
+        assert found.shape == (1, 50, 70) and len(found.unique()) > 1 and (found != own).float().mean() < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("words", "winograd"),
+    [
+        (["x.onnx"], [False]),
+        (["x.pt2"], [False]),
+        (["x.onnx", "--form", "winograd"], [True]),
+        (["x.onnx", "--form", "plain"], []),
+        (["x.pt2", "--form", "plain"], []),
+    ],
+)
+def test_the_form_that_is_traced(
+    words: list[str], winograd: list[bool], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten: list[bool] = []
+    traced: list[Any] = []
+
+    def rewrite(network: Any, winograd: bool) -> str:
+        rewritten.append(winograd)
+        return "rewritten"
+
+    def stop(module: Any) -> None:
+        traced.append(module.network)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(exporting, "fuse", rewrite)
+    monkeypatch.setattr(exporting, "trace", stop)
+    assert main(["export", str(exported / "model"), str(tmp_path / words[0]), *words[1:]]) == 1
+    assert rewritten == winograd and (traced == ["rewritten"]) == bool(winograd) and len(traced) == 1
 
 
 @pytest.fixture
@@ -139,7 +193,12 @@ def test_openvino_reads_the_same_file(exported: Path) -> None:
         (["upp-mini", "x.pth"], "ends with .onnx or .pt2"),
         (["upp-mini", "x.onnx", "--checks", "0"], "--checks: 0"),
         (["upp-mini", "x.onnx", "--opset", "9"], "--opset: 9"),
-        (["upp-mini", "x.pt2", "--form", "fused"], "--form fused"),
+        (["upp-mini", "x.pt2", "--form", "winograd"], "--form winograd is only for .onnx"),
+        (
+            ["upp-mini", "x.onnx", "--form", "winograd", "--int8", "photos"],
+            "--form winograd leaves few",
+        ),
+        (["upp-mini", "x.onnx", "--form", "fused"], "fused"),
         (["upp-mini", "x.pt2", "--int8", "photos"], "--int8 photos"),
         (["upp-mini", "x.onnx", "--tasks", "sky"], "--tasks sky"),
     ],

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,52 @@ def test_of_two_at_once_one_writes_and_the_other_waits(capsys: pytest.CaptureFix
     first.join()
     second.join()
     assert found == [graphs_folder() / "one"] * 2
+
+
+IN_A_PROCESS = """
+import sys, time
+from pathlib import Path
+from upernet.runtimes.kept import keep_graph
+
+number, place = sys.argv[1], Path(sys.argv[2])
+
+def write(folder):
+    (place / f"{number} writes").touch()
+    while not (place / "go on").exists():
+        time.sleep(0.01)
+    (folder / "graph.onnx").write_text(number)
+
+print(keep_graph("one", write))
+"""
+
+
+def test_of_two_processes_one_writes_and_the_other_waits(tmp_path: Path) -> None:
+    def start(number: int) -> subprocess.Popen[str]:
+        with open(tmp_path / f"{number} says", "w") as errors:
+            words = [sys.executable, "-c", IN_A_PROCESS, str(number), str(tmp_path)]
+            return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+    def until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        while not reached():
+            assert process.poll() is None and not (tmp_path / "2 writes").exists()
+            time.sleep(0.01)
+
+    with start(1) as first:
+        try:
+            until((tmp_path / "1 writes").exists, first)
+            with start(2) as second:
+                try:
+                    until(lambda: "waiting for another process" in (tmp_path / "2 says").read_text(), second)
+                    assert find_graph("one") is None
+                    (tmp_path / "go on").touch()
+                    found = [process.communicate(timeout=120)[0].strip() for process in (first, second)]
+                finally:
+                    second.kill()
+        finally:
+            first.kill()
+    assert found == [str(graphs_folder() / "one")] * 2
+    assert (graphs_folder() / "one" / "graph.onnx").read_text() == "1" and not (tmp_path / "2 writes").exists()
+    assert [path.name for path in graphs_folder().iterdir()] == ["one"]
 
 
 def test_the_ones_used_longest_ago_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_programs_can_read_it_without_this_package(exported: Path) -> None:
     assert content["info"]["export"] | {"version": ""} == {
         "version": "",
         "output": "logits",
-        "form": "fused",
+        "form": "taps",
         "tasks": ["scene", "object", "part"],
     }
     assert content["inference"]["short_side"] == 64

@@ -88,7 +88,8 @@ def discover(
         keep: Keep the stored work, so that the same images can be counted again with other thresholds.
         device: Where to compute; auto takes a GPU if there is one.
         engine: Software that runs the network. auto takes OpenVINO on a CPU where it is installed and its graph of the
-            model is on disk, or there are enough images to pay for preparing it; otherwise torch.
+            model is on disk, or there are enough images to pay for preparing it; otherwise torch. A call that goes on
+            keeps the engine with which it was begun.
         reference: Run the plain network in PyTorch, without the exact rewriting that makes it faster.
         precision: Arithmetic of PyTorch: float32, tf32 on a GPU, or bf16 or fp16 mixed with float32. Engines compute in
             float32.
@@ -141,7 +142,16 @@ def discover(
     from upernet.data.inputs import find_images
     from upernet.data.mixture import bind_sources
     from upernet.data.pool import processor_cores
-    from upernet.engine.knowledge.discovery import Survey, as_predicted, begin, clear, count, look, name_photos
+    from upernet.engine.knowledge.discovery import (
+        Survey,
+        as_predicted,
+        begin,
+        clear,
+        count,
+        engine_before,
+        look,
+        name_photos,
+    )
     from upernet.engine.knowledge.looking import Model
     from upernet.engine.knowledge.tables import screen_tables, summary
     from upernet.engine.knowledge.vocabulary import Vocabulary
@@ -169,6 +179,8 @@ def discover(
         found, weights = None, ""
         if files:
             weights = hash_network(network)
+            if engine == "auto" and not reference:
+                engine = engine_before(out, weights) or engine
             ready = on_engine(network, engine, where, images=len(photos), reference=reference, precision=precision)
             del network  # an engine has its own copy
             found = Model(ready, as_predicted(inference), where)

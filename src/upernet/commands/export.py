@@ -16,7 +16,7 @@ EXAMPLE = "upernet export upp-mini upp-mini.onnx"
 def export(
     inputs: list[str],
     output: Literal["logits", "maps"] = "logits",
-    form: Literal["fused", "plain"] | None = None,
+    form: Literal["taps", "winograd", "plain"] = "taps",
     tasks: list[str] = [],  # noqa: B006 (never changed; the command line shows it)
     checks: int = 6,
     opset: int = 20,
@@ -35,8 +35,8 @@ def export(
         output: What the file gives. logits are those of each task at its own resolution, of float32 RGB from 0 to 1;
             upernet runs such a file as any model. maps are the classes of all tasks at every pixel of the input, parts
             gated by objects, of uint8 RGB. Images are not resized inside.
-        form: fused is the network rewritten exactly, with about half the work; plain has the network's own layers. If
-            not given, it is fused for .onnx and plain for .pt2, which cannot hold the rewriting's own operations.
+        form: taps is the network rewritten exactly, with about half the multiply-adds; winograd has about a quarter
+            of them, for .onnx alone; plain has the network's own layers. See docs/fast-inference.md.
         tasks: Tasks to compute. If not given, all but auxiliary ones.
         checks: Number of sizes at which the file is compared with the network.
         opset: Version of the ONNX operators.
@@ -61,9 +61,10 @@ def export(
     check_writable("export:", path)
     check("--checks", checks, 1, example=6)
     check("--opset", opset, 18, 23, example=20)
-    if path.suffix == ".pt2" and form == "fused":
-        raise UserError(f"--form fused is only for .onnx, and {target} is a .pt2; leave it out, or give --form plain")
-    form = form or ("plain" if path.suffix == ".pt2" else "fused")
+    if form == "winograd" and path.suffix == ".pt2":
+        raise UserError(f"--form winograd is only for .onnx, and {target} is a .pt2; leave it out, or give --form taps")
+    if form == "winograd" and int8 is not None:
+        raise UserError(f"--form winograd leaves few convolutions to --int8 {int8}; leave one of the two out")
     if int8 is not None and (path.suffix != ".onnx" or output != "logits"):
         raise UserError(f"--int8 {int8} is only for an .onnx of logits; leave it out, or give {EXAMPLE}")
 

@@ -27,6 +27,8 @@ class FusedMergingConv(nn.Module):
         own = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
         own.weight, own.bias = nn.Parameter(weight.clone(), requires_grad=False), merging.conv.bias
         self.own = WinogradConv(own, relu=True) if winograd and pays(own) else own
+        # For all sizes: coarser maps have half the size of x or less. On images of 32 px alone, the bins of the pyramid
+        # pooling are more than the pixels of c5, and their taps cost some milliseconds more than resizing them.
         self.coarser = EnlargedConv(coarser, merging.align_corners, whole=winograd)
 
     def forward(self, x: Tensor, coarser: Sequence[Tensor]) -> Tensor:

@@ -17,37 +17,16 @@ from torch import Tensor, nn
 
 from upernet.fused.gather import add_taps
 from upernet.fused.workspace import pieces
+from upernet.model.bilinear import bilinear_matrix, neighbours
 from upernet.model.constants import constant
 
 COLUMNS, ROWS = 32, 16
 """Size of the blocks of the answer that are computed at once, so that operators stay narrow and maps in the cache."""
 
 
-def enlarging(out: int, size: int, align_corners: bool) -> Tensor:
-    """The matrix by which `interpolate(mode="bilinear")` enlarges or shrinks one side of a map.
-
-    Args:
-        out: Samples of the answer, at least 1; a symbolic size while a graph is traced.
-        size: Samples of the map, at least 1.
-        align_corners: As in `torch.nn.functional.interpolate`.
-
-    Returns:
-        (out, size) float64 on the CPU.
-    """
-    place = torch.arange(out, dtype=torch.float64, device="cpu")
-    # torch takes the first sample where there is only one to compute.
-    one = torch.full((), out - 1, dtype=torch.float64, device="cpu").clamp(min=1)
-    place = place * ((size - 1) / one) if align_corners else (place + 0.5) * (size / out) - 0.5
-    place = place.clamp(min=0, max=size - 1)
-    return (1 - (place[:, None] - torch.arange(size, dtype=torch.float64, device="cpu")).abs()).clamp(min=0)
-
-
 def shifted_enlarging(out: int, size: int, align_corners: bool) -> Tensor:
     """What each tap of a kernel of three reads of the enlarged map: (out, size, 3) float64, 0 beyond the border."""
-    matrix = enlarging(out, size, align_corners)
-    none = torch.zeros_like(matrix[:1])
-    before, after = torch.cat([none, matrix[:-1]]), torch.cat([matrix[1:], none])
-    return torch.stack([before, matrix, after], dim=2)
+    return neighbours(bilinear_matrix(size, out, align_corners, torch.float64)).permute(1, 2, 0)
 
 
 class _Block(NamedTuple):
@@ -144,14 +123,15 @@ class EnlargedConv(nn.Module):
         answer: Tensor | None = None
         for m, taps in zip(maps, self.taps, strict=True):
             weight = taps.transpose(1, 2).reshape(-1, taps.shape[1], 1, 1)
-            products = F.conv2d(m, weight).unflatten(1, (3, 3, -1))
+            products = F.conv2d(m, weight).chunk(9, dim=1)
             down, across = (
-                shifted_enlarging(out, size, self.align_corners).to(m.device, m.dtype)
+                neighbours(bilinear_matrix(size, out, self.align_corners, torch.float64)).to(m.device, m.dtype)
                 for out, size in zip(x.shape[-2:], m.shape[-2:], strict=True)
             )
-            for ky in range(3):
-                wide = sum(products[:, ky, kx] @ across[:, :, kx].T for kx in range(3))
-                own = down[:, :, ky] @ wide
+            left, middle, right = across.transpose(1, 2).unbind()
+            for ky, rows in enumerate(down.unbind()):
+                wide = products[3 * ky] @ left + products[3 * ky + 1] @ middle + products[3 * ky + 2] @ right
+                own = rows @ wide
                 answer = own if answer is None else answer + own
         assert answer is not None
         return answer.permute(0, 2, 3, 1)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from upernet.model.bilinear import bilinear_matrix
+from upernet.model.bilinear import cached_matrix, neighbours
 
 
 def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
@@ -125,13 +125,7 @@ def _row_of_taps(weight: Tensor, dy: int) -> Tensor:
 def _matrices(f: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, Tensor]:
     """Y (3, H, h), and X (W, w·3) in the order of `_pixels` times `_row_of_taps`: samples, and for each its taps."""
     rows, columns = (
-        _shifted(bilinear_matrix(before, after, align_corners, f.device).to(f.dtype))
+        neighbours(cached_matrix(before, after, align_corners, f.device).to(f.dtype))
         for before, after in zip(f.shape[2:], size, strict=True)
     )
     return rows, columns.permute(1, 2, 0).reshape(size[1], -1)
-
-
-def _shifted(matrix: Tensor) -> Tensor:
-    """(3, n, m): the matrix that gives for each sample the one before it, the sample itself, and the one after it."""
-    nothing = matrix.new_zeros(1, matrix.shape[1])
-    return torch.stack([torch.cat([nothing, matrix[:-1]]), matrix, torch.cat([matrix[1:], nothing])])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from upernet.runtimes.onnxruntime import open_graph
 from upernet.store.exported import describe_export
 
 Output = Literal["logits", "maps"]
-Form = Literal["fused", "plain"]
+Form = Literal["taps", "winograd", "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class Export:
 
     Attributes:
         output: Logits of each task, or class ids of all tasks at every pixel.
-        form: The network rewritten exactly, or its own layers.
+        form: The network rewritten exactly, without or with Winograd's algorithm, or its own layers. A `.pt2` file
+            cannot hold Winograd's, which is an operation of this package.
         tasks: Names of the tasks; all but auxiliary ones if empty.
         checks: Number of sizes at which the file is compared with the network.
         opset: Version of ONNX's operators.
@@ -45,7 +46,7 @@ class Export:
     """
 
     output: Output = "logits"
-    form: Form = "fused"
+    form: Form = "taps"
     tasks: Sequence[str] = ()
     checks: int = 6
     opset: int = OPSET
@@ -92,22 +93,28 @@ def export_model(
     is_onnx = path.suffix == ".onnx"
     if is_onnx or export.pictures is not None:
         _need("onnx", "onnxscript", "onnxruntime")
-    form: Network = fuse(network, winograd=False) if export.form == "fused" else network
+    form: Network = network if export.form == "plain" else fuse(network, winograd=export.form == "winograd")
     texts = describe_export(network.config, used, inference, _about(export, names, {}), card)
     wanted, module = (_module(each, used, names, export.output) for each in (network, form))
-    try:
+
+    def write(module: LogitsOf | MapsOf, outputs: Sequence[str], texts: Mapping[str, str]) -> bytes:
         program = trace(module)
-        content = _onnx(program, names, texts, export.opset) if is_onnx else _program(program, texts)
+        return _onnx(program, outputs, texts, export.opset) if is_onnx else _program(program, texts)
+
+    start = _start_onnx if is_onnx else _start_program
+    try:
+        content = write(module, names, texts)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise WorkError(
             f"{path}: {network.config.backbone} cannot be written for images of any size ({reason})"
         ) from error
-    run = _start_onnx(content) if is_onnx else _start_program(content)
+    run = start(content)
     try:
         difference = check_graph(run, wanted, used, check_shapes(export.checks))
     except Mismatch as mismatch:
-        raise mismatch.told(path, _locate(network, form, mismatch, export.opset)) from mismatch
+        where = _locate(network, form, mismatch, lambda levels: start(write(levels, levels.outputs, {})))
+        raise mismatch.told(path, where) from mismatch
     if export.pictures is None:
         return Exported(content=content, tasks=names, difference=difference)
     content = quantise(content, _shown(export.pictures, inference))
@@ -202,18 +209,15 @@ def _start_program(content: bytes) -> Run:
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def _locate(network: UPerNet, form: Network, mismatch: Mismatch, opset: int) -> str | None:
-    """The first part of the network that differs: of its rewriting, or of the graph."""
-
-    def start(levels: LevelsOf) -> Run:
-        return _start_onnx(_onnx(trace(levels), levels.outputs, {}, opset))
+def _locate(network: UPerNet, form: Network, mismatch: Mismatch, start: Callable[[LevelsOf], Run]) -> str | None:
+    """The first part of the network that differs: of its rewriting, or of the file that `start` makes of its levels."""
 
     def compare(levels: LevelsOf) -> Run:
         return LevelsOf(form, levels.tasks)
 
     rewriting = first_difference(LevelsOf(network, [mismatch.task]), compare, mismatch.image)
     if rewriting is not None:
-        return f"{rewriting}, of the fused form"
+        return f"{rewriting}, of the rewritten form"
     return first_difference(LevelsOf(form, [mismatch.task]), start, mismatch.image)
 
 

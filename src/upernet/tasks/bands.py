@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from upernet.model.bilinear import bilinear_matrix, support
+from upernet.model.bilinear import cached_matrix, support
 
 Summarise = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """Logits (B, K, r, W) and groups (B, r, W) of a band of rows, float32 and int64, to its summaries."""
@@ -54,8 +54,8 @@ class _Bands:
         self.logits, self.groups = logits.float().contiguous(), groups
         (h, w), (full_h, full_w) = logits.shape[2:], groups.shape[1:]
         self.sizes = h, full_h, align_corners
-        self.down = bilinear_matrix(*self.sizes, logits.device)
-        self.across = bilinear_matrix(w, full_w, align_corners, logits.device).T
+        self.down = cached_matrix(*self.sizes, logits.device)
+        self.across = cached_matrix(w, full_w, align_corners, logits.device).T
         row = 4 * logits.shape[0] * logits.shape[1] * full_w
         rows = max(1, BAND_BYTES.get(logits.device.type, BAND_BYTES["cuda"]) // row)
         self.bounds = [(start, min(start + rows, full_h)) for start in range(0, full_h, rows)]

@@ -8,7 +8,7 @@ import pytest
 from drawn import VOCABULARY, at_random, seen
 from refusals import told_by
 
-from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk, write_chunk
+from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk, read_settings, write_chunk
 from upernet.engine.knowledge.observation import Observation
 from upernet.errors import WorkError
 
@@ -37,5 +37,7 @@ def test_work_with_other_settings_is_refused(tmp_path: Path) -> None:
     claim(folder, {"model": "a", "images": "3"})
     line = told_by(lambda: claim(folder, {"model": "a", "images": "4"}))
     assert line.startswith(f"{folder}: holds the unfinished work of a call with other settings (images differs); ")
+    assert read_settings(folder) == {"model": "a", "images": "3"}
     (folder / "settings.json").write_text("[1")
+    assert read_settings(folder) == read_settings(tmp_path) == {}
     assert "(model differs)" in told_by(lambda: claim(folder, {"model": "a"}))

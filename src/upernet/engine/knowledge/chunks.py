@@ -37,16 +37,22 @@ def claim(folder: Path, settings: Mapping[str, str]) -> None:
     if not path.exists():
         write_whole(path, lambda file: file.write(json.dumps(dict(settings), indent=1).encode()))
         return
-    try:
-        before = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        before = {}
+    before = read_settings(folder)
     differing = [name for name in {**settings, **before} if settings.get(name) != before.get(name)]
     if differing:
         raise UserError(
             f"{folder}: holds the unfinished work of a call with other settings ({differing[0]} differs); "
             "repeat that call, give another --out, or delete the folder"
         )
+
+
+def read_settings(folder: Path) -> dict[str, str]:
+    """The settings of the unfinished work in a folder; empty if there is none, or they are damaged."""
+    try:
+        content = dict(json.loads((folder / SETTINGS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {name: str(value) for name, value in content.items()}
 
 
 def write_chunk(path: Path, observations: Sequence[Observation]) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -23,7 +24,7 @@ from upernet.contract import Task
 from upernet.data.mixture import LabelledSource
 from upernet.data.pool import in_processes
 from upernet.device import Precision
-from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk
+from upernet.engine.knowledge.chunks import chunk_file, claim, read_chunk, read_settings
 from upernet.engine.knowledge.examples import THUMBNAIL, Best, ExampleFiles
 from upernet.engine.knowledge.figure import KIND, write_figure
 from upernet.engine.knowledge.findings import Knowledge
@@ -171,6 +172,22 @@ def begin(survey: Survey, model: Model | None) -> None:
         "examples": f"{survey.examples} of {THUMBNAIL} pixels",
     }
     claim(survey.folder, settings)
+
+
+def engine_before(out: Path, weights: str) -> EngineName | None:
+    """The engine that has run a model in the unfinished work of an earlier call; None if there is no such work.
+
+    Engines agree up to rounding only, and `auto` may choose another one later, when the model's graph is on disk. So
+    the work goes on with the engine it was begun with.
+
+    Args:
+        out: Folder of the results.
+        weights: Hash of the model's weights.
+    """
+    before = read_settings(out / UNFINISHED)
+    if not before.get("model", "").endswith(weights):
+        return None
+    return next((name for name in get_args(EngineName) if name == before.get("engine")), None)
 
 
 def _hash(plain: object) -> str:
