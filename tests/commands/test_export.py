@@ -93,6 +93,23 @@ def test_a_program_is_loaded_by_pytorch_alone(exported: Path, tmp_path: Path) ->
         assert found.shape == (1, 50, 70) and len(found.unique()) > 1 and (found != own).float().mean() < 1e-2
 
 
+def test_a_file_is_measured_as_a_model_is(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = str(exported / "model.onnx"), tmp_path / "report.json"
+    words = ["benchmark", "--model", path, "--size", "64", "96", "--images", "6"]
+    assert main([*words, "--out", str(out)]) == 0
+    (found,) = json.loads(out.read_text())["contenders"]
+    assert (found["engine"], found["form"], found["disagreement"]) == ("onnxruntime", "exported", None)
+    assert found["latency_ms"]["median"] > 0
+    assert "upernet onnxruntime" in capsys.readouterr().out
+    for more, told in (
+        (["--compare", "plain"], f"--compare: {path} is an exported graph without its network; give the model it was"),
+        (["--engine", "torch"], f"--engine torch: {path} is an exported graph; valid here: onnxruntime"),
+        (["--precision", "bf16"], f"{path}: an exported graph computes on the CPU in float32; try --device cpu"),
+    ):
+        assert main([*words, *more]) == 2
+        assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "winograd"),
     [

@@ -62,9 +62,9 @@ def benchmark(
     The protocol is that of the published figures: images run one at a time, and the first five are not counted.
 
     Args:
-        model: A name (see upernet models), a model folder, a checkpoint of other software, or an address. If neither
-            this nor --config is given, it is upp-mini. With --config, options such as --model.backbone resnet101c
-            change the recipe's network.
+        model: A name (see upernet models), a model folder, a checkpoint of other software, an address, or an ONNX file
+            of upernet export. If neither this nor --config is given, it is upp-mini. With --config, options such as
+            --model.backbone resnet101c change the recipe's network.
         size: Height and width of the network's input and of its answer in pixels, such as 512 1024. If not given, they
             are the published test size of the data set.
         batch: Number of images that run at once.
@@ -114,6 +114,7 @@ def benchmark(
     from upernet.compare.report import describe_costs, describe_machine
     from upernet.device import check_precision, find_device
     from upernet.model.counts import count_multiply_adds, count_parameters
+    from upernet.store.exported import is_exported, read_exported
     from upernet.store.loading import load_model
     from upernet.store.native import save_model
 
@@ -121,11 +122,16 @@ def benchmark(
     check_precision(precision, where)
     if isinstance(model, str) or tasks is None:
         name = model if isinstance(model, str) else "upp-mini"
-        network, tasks, inference = load_model(name, trust)
+        if is_exported(Path(name)):
+            changed = {"reference": reference, "compare": compare is not None, "layers": layers}
+            _check_exported(name, engine, [option for option, given in changed.items() if given], where.type, precision)
+            network, (_, config, tasks, inference) = None, read_exported(Path(name), trust)
+        else:
+            network, tasks, inference = load_model(name, trust)
     else:
         name = "random weights"
         network, inference = seeded_network(model or ModelConfig(), tasks), inference or InferenceConfig()
-    engines = _engines(engine, reference, where.type, precision)
+    engines = [] if network is None else _engines(engine, reference, where.type, precision)
     input_size, answer = _sizes(size, tasks, inference)
     shown = Shown(input_size, answer, inference, batch, where.type, precision)
     usual = torch.get_num_threads()
@@ -139,13 +145,21 @@ def benchmark(
         trial = shown.trial()
         if batch > 1 and trial.window_count > 1:
             raise UserError(f"--batch {batch}: one image makes {trial.window_count} sliding windows already; valid: 1")
-        by_part = {part: n * trial.window_count for part, n in count_multiply_adds(network, trial.window_size).items()}
-        folder = Path(place)
-        save_model(folder, network, tasks, inference)
         trusted = [*trust, *_modules(tasks)]
-        ours = [_our_contender(one, reference, network, folder, trusted) for one in engines]
-        contenders = [*ours, *_others(compare, network, tasks, shown, folder, trusted, absent)]
-        exact = {id(c.exact): exact_answers(c.exact, trial) for c in {id(c.exact): c for c in contenders}.values()}
+        by_part: dict[str, int] = {}
+        if network is None:
+            ours = [_exported_contender(Path(name).absolute(), trusted)]
+            contenders = ours
+        else:
+            counted = count_multiply_adds(network, trial.window_size)
+            by_part = {part: n * trial.window_count for part, n in counted.items()}
+            folder = Path(place)
+            save_model(folder, network, tasks, inference)
+            config = network.config
+            ours = [_our_contender(one, reference, network, folder, trusted) for one in engines]
+            contenders = [*ours, *_others(compare, network, tasks, shown, folder, trusted, absent)]
+        networks = {id(c.exact): c.exact for c in contenders}.items()
+        exact = {key: None if model is None else exact_answers(model, trial) for key, model in networks}
         for count in dict.fromkeys(threads or [usual]):
             torch.set_num_threads(count)  # on a GPU, this process computes
             with progress("measuring", images * len(contenders)) as advance:
@@ -162,9 +176,10 @@ def benchmark(
                     batch,
                     count,
                     where,
-                    exact[id(each.exact)].compare(costs[each.label].logits, costs[each.label].ids),
+                    truth and truth.compare(costs[each.label].logits, costs[each.label].ids),
                 )
                 for each in contenders
+                for truth in (exact[id(each.exact)],)
                 if each.label in costs
             ]
         if layers:
@@ -177,7 +192,7 @@ def benchmark(
         "command": _command(),
         "machine": describe_machine(where) | {"threads": max(threads or [usual])},
         "protocol": PROTOCOL,
-        "network": to_plain(network.config),
+        "network": to_plain(config),
         "input": list(input_size),
         "answer": list(answer),
         "window": None if inference.window is None else list(trial.window_size),
@@ -186,7 +201,7 @@ def benchmark(
         "precision": precision,
         "images": images,
         "discarded": DISCARDED,
-        "parameters": count_parameters(network),
+        "parameters": {} if network is None else count_parameters(network),
         "multiply_adds": by_part,
         "contenders": described,
         "not_compared": absent,
@@ -221,6 +236,30 @@ def _engines(wanted: Sequence[Any], reference: bool, device: str, precision: str
         if one != "torch" and not usual:
             raise UserError(f"--engine {one}: is measured on a CPU in float32 only; valid here: torch")
     return engines
+
+
+def _check_exported(name: str, engine: Sequence[str], options: Sequence[str], device: str, precision: str) -> None:
+    """Refuse what an exported file cannot do.
+
+    Raises:
+        UserError: If there is such an option.
+    """
+    for option in options:
+        raise UserError(f"--{option}: {name} is an exported graph without its network; give the model it was made of")
+    for one in engine:
+        if one not in ("auto", "onnxruntime"):
+            raise UserError(f"--engine {one}: {name} is an exported graph; valid here: onnxruntime")
+    if device != "cpu" or precision != "float32":
+        raise UserError(f"{name}: an exported graph computes on the CPU in float32; try --device cpu")
+
+
+def _exported_contender(path: Path, trust: Sequence[str]) -> Any:
+    from functools import partial
+
+    from upernet.compare.contender import Contender
+    from upernet.compare.ours import open_exported
+
+    return Contender("upernet", partial(open_exported, path, trust), None, engine="onnxruntime", form="exported")
 
 
 def _our_contender(engine: Any, reference: bool, network: Any, folder: Path, trust: Sequence[str]) -> Any:
@@ -395,8 +434,9 @@ def _show(report: Mapping[str, Any]) -> None:
     )
     tell(f"{where}, torch {machine['torch']}, upernet {report['version']}")
     tell("")
-    tell(_parts("parameters", {k: f"{v:,}" for k, v in report["parameters"].items()}))
-    tell(_parts("multiply-adds per image", {k: f"{v / 1e9:,.1f} G" for k, v in report["multiply_adds"].items()}))
+    if report["parameters"]:
+        tell(_parts("parameters", {k: f"{v:,}" for k, v in report["parameters"].items()}))
+        tell(_parts("multiply-adds per image", {k: f"{v / 1e9:,.1f} G" for k, v in report["multiply_adds"].items()}))
     training = report["training"]
     if "memory_gib" in training:
         crops = f"{training['batch']} crops of {_times(training['crop'])}"
@@ -457,8 +497,8 @@ def _table(contenders: list[dict[str, Any]]) -> Any:
     if on_cpu:
         columns["proc."] = lambda c: _or_blank(c["process_gib"], "{:.2f}")
     columns["G MAC"] = lambda c: _or_blank(c["multiply_adds"], "{:.1f}", 1e9)
-    columns["off"] = lambda c: f"{c['disagreement']:.0e}"
-    columns["equal %"] = lambda c: f"{100 * c['equal_classes']:.3f}"
+    columns["off"] = lambda c: _or_blank(c["disagreement"], "{:.0e}")
+    columns["equal %"] = lambda c: _or_blank(c["equal_classes"], "{:.3f}", 0.01)
     return _rows(columns, contenders)
 
 

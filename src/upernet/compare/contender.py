@@ -16,9 +16,9 @@ class Contender:
         name: `upernet`, or the name of the other software in `--compare`.
         opening: Opens it.
         exact: Our network with the configuration and the weights that it has; in float64 it tells how exact answers
-            are.
+            are. None if there is none, of an exported file.
         engine: The engine that computes: `torch`, `openvino`, `onnxruntime` or `mnn`.
-        form: `fused` or `plain`, the form of the network that it computes.
+        form: `fused`, `plain` or `exported`, the form of the network that it computes.
         differences: The differences of its network or its answers from ours, in words.
         multiply_adds: Number of multiply-adds for one image, all its windows included; None to have it counted in the
             opened network.
@@ -27,7 +27,7 @@ class Contender:
 
     name: str
     opening: Opening
-    exact: UPerNet
+    exact: UPerNet | None
     engine: str = "torch"
     form: str = "plain"
     differences: tuple[str, ...] = ()
@@ -42,4 +42,4 @@ class Contender:
     @property
     def keeps_graph(self) -> bool:
         """Whether its first use keeps a graph on disk, which later uses find there."""
-        return self.name == "upernet" and self.engine != "torch"
+        return self.name == "upernet" and self.engine != "torch" and self.form != "exported"

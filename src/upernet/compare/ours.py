@@ -22,6 +22,7 @@ from upernet.model.build import build_model, for_inference
 from upernet.runtimes.choice import on_engine
 from upernet.runtimes.engine import EngineName
 from upernet.runtimes.graph import MapsOf
+from upernet.store.exported import read_exported
 from upernet.store.loading import load_model
 from upernet.store.native import read_model_config
 
@@ -69,6 +70,27 @@ def open_ours(
             lambda: label_maps(runs, tasks, trial),
             lambda: first_logits(runs, tasks, trial),
             runs if isinstance(runs, nn.Module) else None,
+        )
+
+    return prepare
+
+
+def open_exported(path: Path, trust: Sequence[str], trial: Trial) -> Callable[[], Implementation]:
+    """An `Opening` of an ONNX file that `upernet export` has written. The first use includes opening it.
+
+    Args:
+        path: The file.
+        trust: Modules from which it may import its tasks.
+        trial: The input.
+    """
+
+    def prepare() -> Implementation:
+        network, _, tasks, _ = read_exported(path, trust)
+        return Implementation(
+            version("upernet"),
+            lambda: label_maps(network, tasks, trial),
+            lambda: first_logits(network, tasks, trial),
+            None,
         )
 
     return prepare

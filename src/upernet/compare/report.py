@@ -22,7 +22,7 @@ def describe_costs(
     batch: int,
     threads: int,
     device: torch.device,
-    agreement: Agreement,
+    agreement: Agreement | None,
 ) -> dict[str, Any]:
     """The part of the report about one contender. Seconds become milliseconds, bytes become GiB.
 
@@ -34,7 +34,7 @@ def describe_costs(
         batch: Number of images in each run.
         threads: Number of threads.
         device: Where they ran. CPU time is reported for a CPU only.
-        agreement: How exact its answers are.
+        agreement: How exact its answers are; None if that is unknown.
     """
     cost, reference = costs[contender.label], costs[ours[0]]
     wall = sorted(cost.seconds)
@@ -55,8 +55,8 @@ def describe_costs(
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
         "differs": list(contender.differences),
-        "disagreement": agreement.disagreement,
-        "equal_classes": agreement.equal_classes,
+        "disagreement": None if agreement is None else agreement.disagreement,
+        "equal_classes": None if agreement is None else agreement.equal_classes,
     }
     if device.type == "cpu":
         described |= {
