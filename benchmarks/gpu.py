@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,9 +66,11 @@ from upernet.store.native import save_model
 PEAKS = {
     "H200": {"float32": 67, "tf32": 495, "bf16": 989, "fp16": 989},
     "H100 PCIe": {"float32": 51, "tf32": 378, "bf16": 756, "fp16": 756},
+    "H100 NVL": {"float32": 60, "tf32": 417, "bf16": 835, "fp16": 835},
     "H100": {"float32": 67, "tf32": 495, "bf16": 989, "fp16": 989},
     "A100": {"float32": 19.5, "tf32": 156, "bf16": 312, "fp16": 312},
     "L40S": {"float32": 91.6, "tf32": 183, "bf16": 362, "fp16": 362},
+    "L40": {"float32": 90.5, "tf32": 90.5, "bf16": 181, "fp16": 181},
     "L4": {"float32": 30.3, "tf32": 60, "bf16": 121, "fp16": 121},
     "RTX 4090": {"float32": 82.6, "tf32": 82.6, "bf16": 165, "fp16": 165},
 }
@@ -145,13 +148,14 @@ def measure_network(number: int, args: argparse.Namespace) -> None:
                 peers.append(peer_contender(name, network, tasks, inference, folder))
             except Exception as error:  # other software may fail in any way
                 found["absent"][name] = str(in_one_line(error))
-        twins = {id(twin): twin for twin in (network, *(peer.exact for peer in peers))}
+        twins = {id(twin): twin for twin in (network, *(peer.exact for peer in peers)) if twin is not None}
         exact = {key: exact_answers(twin, shown.trial()) for key, twin in twins.items()}
         for precision in PRECISIONS:
             if precision == "tf32" and device.type != "cuda":
                 continue
             if time.monotonic() + expected > deadline:
                 found["absent"][precision] = f"{deadline - time.monotonic():.0f} s were left"
+                write_text(Path(args.out), json.dumps(found))
                 continue
             begin = time.monotonic()
             ours = [
@@ -257,7 +261,7 @@ def table(report: dict[str, Any]) -> str:
         notes = dict(figures["absent"])
         for precision, part in figures.get("parts", {}).items():
             notes |= {f"{precision}, {label}": why for label, why in part.get("failed", {}).items()}
-            peak = next((p[precision] for name, p in PEAKS.items() if name in card), None)
+            peak = next((p[precision] for name, p in PEAKS.items() if re.search(rf"\b{name}\b", card)), None)
             for label, c in part.get("contenders", {}).items():
                 rate = 2e-12 * figures["multiply_adds"] * c["fps"]
                 cells = [

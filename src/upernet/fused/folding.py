@@ -20,6 +20,8 @@ PLAIN_CONVOLUTIONS = (nn.Conv2d, SameConv2d)
 def fold_batch_norms(network: nn.Module, *arguments: Any) -> None:
     """Fold every batch norm that alone reads the output of a convolution into that convolution.
 
+    What is called twice, or has weights that something else reads too, is left as it is.
+
     The network then gives the same answers in evaluation mode, up to rounding. What a batch norm of timm does beside
     normalising, its activation, is kept.
 
@@ -33,36 +35,44 @@ def fold_batch_norms(network: nn.Module, *arguments: Any) -> None:
         _fold(convolution, norm)
         rest[norm] = _without_norm(norm)
     for module in network.modules():
-        for name, child in module.named_children():
+        for name, child in module._modules.items():  # also under its second name
             if child in rest:
-                setattr(module, name, rest[child])
+                module._modules[name] = rest[child]
 
 
 def _pairs(network: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The convolutions whose output is read by one batch norm and by nothing else."""
+    """The convolutions whose output is read by one batch norm alone, and whose weights by themselves alone."""
     readers = _Readers()
-    made: list[tuple[nn.Conv2d, Tensor]] = []
+    made: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
     read: list[tuple[nn.BatchNorm2d, Tensor]] = []
     hooks = []
     for module in network.modules():
         if type(module) in PLAIN_CONVOLUTIONS:
-            hooks.append(module.register_forward_hook(lambda module, _, output: made.append((module, output))))
+            hooks.append(module.register_forward_hook(lambda own, _, output: made.append((own, output, own.weight))))
         elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             hooks.append(module.register_forward_pre_hook(lambda module, inputs: read.append((module, inputs[0]))))
-    shapes = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
+    shared: dict[int, Tensor] = {}
+    shapes = {
+        f"{prefix}.{name}".lstrip("."): shared.setdefault(id(value), value.to("meta"))
+        for prefix, module in network.named_modules()  # each module once, since its tensors are exchanged and restored
+        for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    }
     try:
         with readers, torch.no_grad():
-            functional_call(network, shapes, (torch.empty(1, 3, 64, 64, device="meta"), *arguments))
+            image = torch.empty(1, 3, 64, 64, device="meta")
+            functional_call(network, shapes, (image, *arguments), tie_weights=False)
     finally:
         for hook in hooks:
             hook.remove()
     # A module that is called twice would be changed for both calls.
-    calls = Counter(module for module, _ in (*made, *read))
+    calls = Counter([convolution for convolution, _, _ in made] + [norm for norm, _ in read])
     norms = {id(tensor): norm for norm, tensor in read}
     return [
         (convolution, norms[id(output)])
-        for convolution, output in made
-        if id(output) in norms and readers.count[id(output)] == calls[convolution] == calls[norms[id(output)]] == 1
+        for convolution, output, weight in made
+        if id(output) in norms
+        and readers.count[id(output)] == readers.count[id(weight)] == 1
+        and calls[convolution] == calls[norms[id(output)]] == 1
     ]
 
 
@@ -93,8 +103,10 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         factor *= norm.weight.detach()
-    bias = -norm.running_mean.double() if convolution.bias is None else convolution.bias.detach() - norm.running_mean
-    bias = bias * factor
+    bias = -norm.running_mean.double()
+    if convolution.bias is not None:
+        bias += convolution.bias.detach()
+    bias *= factor
     if norm.bias is not None:
         bias += norm.bias.detach()
     weight = torch.empty_like(convolution.weight)

@@ -18,6 +18,9 @@ from upernet.model.decoder import ConvBNReLU
 from upernet.model.heads import DenseHead
 from upernet.model.upernet import select_tasks
 
+WORKSPACES = 2
+"""Most workspaces that a network keeps. More threads at once have memory of their own for each call."""
+
 
 def fuse(network: UPerNet, winograd: bool = True, in_place: bool = False) -> FusedUPerNet:
     """Rewrite a network for inference.
@@ -61,9 +64,13 @@ class FusedUPerNet(nn.Module):
         self.upsampling_align_corners = network.upsampling_align_corners
         self.backbone = network.backbone
         self.decoder = network.decoder
-        self.decoder.add_module("fusion", FusedMergingConv(network.decoder.fusion, winograd))
-        if network.config.ppm_order == "conv_upsample":  # in the other order a ReLU comes after the enlarging
-            self.decoder.ppm.add_module("out", FusedMergingConv(network.decoder.ppm.out, winograd))
+        # What no task reads has kept its norm, and is never called.
+        if isinstance(network.decoder.fusion.bn, nn.Identity):
+            self.decoder.add_module("fusion", FusedMergingConv(network.decoder.fusion, winograd))
+        last = network.decoder.ppm.out
+        # In the other order a ReLU comes after the enlarging.
+        if network.config.ppm_order == "conv_upsample" and isinstance(last.bn, nn.Identity):
+            self.decoder.ppm.add_module("out", FusedMergingConv(last, winograd))
         self.heads = network.heads
         self.register_buffer("mean", network.mean, persistent=False)
         self.register_buffer("std", network.std, persistent=False)
@@ -104,7 +111,8 @@ class FusedUPerNet(nn.Module):
                     maps = convolve(pyramid[shared], kernels)
                     read.update(zip(beginnings, maps, strict=True))
             logits = {name: self.heads[name](read[name]) for name in names}
-        self._workspaces.append(workspace)
+        if len(self._workspaces) < WORKSPACES:
+            self._workspaces.append(workspace)
         return logits
 
 

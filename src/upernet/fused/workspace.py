@@ -25,6 +25,10 @@ class Workspace:
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
 
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        """Copies begin empty."""
+        return Workspace, ()
+
     def pieces(self, like: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Tensors with any values. Those of the call before become invalid.
 

@@ -9,7 +9,8 @@ not negative and add up to one. Two things follow for all pixels of a cell:
   that value has the largest logit nowhere in the cell.
 
 So the answer is the arg-max of the logits interpolated in exact arithmetic, the first of equal classes included, except
-that rounding decides between classes whose interpolated logits differ by less than that.
+that rounding decides between classes whose interpolated logits differ by less than that. Logits must be finite: zero
+times infinity is no number, wherever they are interpolated.
 """
 
 from __future__ import annotations

@@ -46,7 +46,11 @@ class ConvBNReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, out_channels, h, w), at least 0."""
-        return F.relu_(self.bn(self.conv(x)))
+        return self._rectified(self.conv(x))
+
+    def _rectified(self, x: Tensor) -> Tensor:
+        # In place it saves the memory of a map; with gradients, hooks may keep the norm's output.
+        return F.relu(self.bn(x), inplace=not torch.is_grad_enabled())
 
 
 class MergingConv(ConvBNReLU):
@@ -67,7 +71,7 @@ class MergingConv(ConvBNReLU):
     def forward(self, x: Tensor, coarser: Sequence[Tensor] = ()) -> Tensor:
         """(B, C_0, H, W) and coarser maps (B, C_i, h_i, w_i) to (B, out_channels, H, W)."""
         if self.taps and self.training:
-            return F.relu_(self.bn(conv_of_resized([x, *coarser], self.conv.weight, self.align_corners)))
+            return self._rectified(conv_of_resized([x, *coarser], self.conv.weight, self.align_corners))
         size = x.shape[-2:]
         return super().forward(torch.cat([x, *(_resize(m, size, self.align_corners) for m in coarser)], dim=1))
 

@@ -98,10 +98,12 @@ def on_engine(
         return network
     if engine == "auto" and exact:
         chosen = ENGINES[PREFERRED]
-        if device.type in chosen.devices and _is_installed(chosen) and _is_worth_it(chosen, network, images):
+        if device.type in chosen.devices and _is_installed(chosen) and (work := _work(network, images)):
+            key = _key(network)
             try:
-                return _start(chosen, network, device)
-            except WorkError as error:
+                if images * work >= PAYS or find_graph(key) is not None:
+                    return _start(chosen, network, device, key)
+            except (UserError, WorkError) as error:
                 print_line(f"upernet: {error}; PyTorch computes instead", sys.stderr)
     elif engine not in ("auto", "torch"):
         chosen = ENGINES[engine]
@@ -109,7 +111,7 @@ def on_engine(
             raise UserError(f"engine {engine} does not compute on {device}; valid: --device {chosen.devices[0]}")
         if not _is_installed(chosen):
             raise UserError(f"engine {engine} is not installed; pip install 'upernet[{engine}]'")
-        return _start(chosen, network, device)
+        return _start(chosen, network, device, _key(network))
     if device.type == "cuda" or precision in HALF:
         # Winograd's transforms would move more memory than they save work on a GPU, and lose too much in 16 bits.
         return TorchNetwork(fuse(network, winograd=False, in_place=True).to(device), precision)
@@ -133,17 +135,16 @@ def _is_installed(engine: Engine) -> bool:
     return all(name in sys.modules or find_spec(name) is not None for name in engine.packages)
 
 
-def _is_worth_it(engine: Engine, network: UPerNet, images: int) -> bool:
+def _work(network: UPerNet, images: int) -> int:
+    """Multiply-adds of one image; 0 if that is too little for an engine, or no graph can be on disk for one image."""
     if images == 1 and not graphs_folder().is_dir():
-        return False  # counting takes a third of a second
-    multiply_adds = count_multiply_adds(network, SIZE)["total"]
-    if multiply_adds < LEAST:
-        return False
-    return images * multiply_adds >= PAYS or find_graph(_key(network)) is not None
+        return 0  # counting takes a third of a second
+    work = count_multiply_adds(network, SIZE)["total"]
+    return work if work >= LEAST else 0
 
 
-def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetwork:
-    """The network in the engine.
+def _start(engine: Engine, network: UPerNet, device: torch.device, key: str) -> EngineNetwork:
+    """The network in the engine, whose graph has this key.
 
     Raises:
         UserError: If the installed engine does not compute on the device.
@@ -151,7 +152,6 @@ def _start(engine: Engine, network: UPerNet, device: torch.device) -> EngineNetw
     """
     tasks = {name: task for name, task in network.tasks.items() if not task.auxiliary}
     corners = network.upsampling_align_corners
-    key = _key(network)
     try:
         folder = find_graph(key)
         if folder is None:
