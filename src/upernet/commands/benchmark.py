@@ -176,7 +176,7 @@ def benchmark(
                     batch,
                     count,
                     where,
-                    truth and truth.compare(costs[each.label].logits, costs[each.label].ids),
+                    None if truth is None else truth.compare(costs[each.label].logits, costs[each.label].ids),
                 )
                 for each in contenders
                 for truth in (exact[id(each.exact)],)
