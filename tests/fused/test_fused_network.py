@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -67,6 +68,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
     pooling=st.sampled_from(["adaptive", "precise"]),
     level_norm=st.booleans(),
     winograd=st.booleans(),
+    always=st.booleans(),
 )
 def test_every_decoder_gives_the_same_logits(
     batch: int,
@@ -78,7 +80,9 @@ def test_every_decoder_gives_the_same_logits(
     pooling: str,
     level_norm: bool,
     winograd: bool,
+    always: bool,
 ) -> None:
+    """`always` has Winograd's algorithm compute also where plain convolutions take less work."""
     model = network(
         all_tasks(),
         width=depth,
@@ -88,9 +92,30 @@ def test_every_decoder_gives_the_same_logits(
         level_norm=level_norm,
     )
     image = torch.rand(batch, 3, height, width, dtype=torch.float64)
-    fused = fuse(model, winograd)
-    with torch.inference_mode():
-        assert_equal(fused(image), model(image))
+    with pytest.MonkeyPatch.context() as patched, torch.inference_mode():
+        if always:
+            patched.setattr("upernet.fused.winograd._is_less_work", lambda shape, answers: True)
+        fused = fuse(model, winograd)
+        expected = model(image)
+        for _ in range(2):  # the second time in memory that is kept
+            assert_equal(fused(image), expected)
+
+
+def test_threads_may_share_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upernet.fused.winograd._is_less_work", lambda shape, answers: True)
+    model = network(all_tasks(), width=16)
+    fused = fuse(model)
+    images = [torch.rand(1, 3, 64 + 16 * (i % 3), 80, dtype=torch.float64) for i in range(12)]
+
+    def run(image: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            return fused(image)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(run, images))
+    for image, logits in zip(images, found, strict=True):
+        with torch.inference_mode():
+            assert_equal(logits, model(image))
 
 
 def test_what_pays_is_rewritten() -> None:
