@@ -62,7 +62,7 @@ def test_the_engine_that_is_named_runs_the_network(
 ) -> None:
     started: list[str] = []
 
-    def start(engine: Any, network: UPerNet, device: Any) -> UPerNet:
+    def start(engine: Any, network: UPerNet, device: Any, key: str) -> UPerNet:
         started.append(engine.name)
         return network
 
