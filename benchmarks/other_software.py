@@ -106,7 +106,7 @@ def compare(folder: Path) -> None:
     from upernet.tasks import Semantic
 
     for name in TOOLBOX if (folder / "R-18 V1c.pth").is_file() else ():
-        model = upernet.load(folder / f"{name}.pth").model
+        model = upernet.load(folder / f"{name}.pth", reference=True).model
         saved = torch.load(folder / f"{name}.answer", weights_only=True)
         with torch.inference_mode():
             ours = model(saved["x"] * model.std + model.mean, ["semantic", "auxiliary"])

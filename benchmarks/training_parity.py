@@ -73,7 +73,7 @@ def own(checkpoint: dict[str, Tensor]) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint.pth"
         torch.save({"state_dict": checkpoint}, file)
-        network = upernet.load(file, device="cpu").model.train()
+        network = upernet.load(file, device="cpu", reference=True).model.train()
     # As the reference has it: with channels innermost, batch norm sums in single precision on a CPU, not in double.
     network = network.to(memory_format=torch.contiguous_format)
     for module in network.modules():
