@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resized_maps import conv_by_the_formula
 
 from upernet.fused import taps
 from upernet.fused.taps import EnlargedConv, shifted_enlarging
@@ -38,8 +38,7 @@ def test_it_is_the_convolution_of_the_enlarged_maps(
     torch.manual_seed(0)
     inputs = [torch.randn(batch, *shape, dtype=torch.float64) for shape in maps]
     weights = [torch.randn(4, channels, 3, 3, dtype=torch.float64) for channels, _, _ in maps]
-    large = [F.interpolate(x, size, mode="bilinear", align_corners=align_corners) for x in inputs]
-    expected = F.conv2d(torch.cat(large, 1), torch.cat(weights, 1), padding=1).permute(0, 2, 3, 1)
+    expected = conv_by_the_formula(inputs, torch.cat(weights, 1), size, align_corners).permute(0, 2, 3, 1)
     module = EnlargedConv(weights, align_corners)
     before = taps.COLUMNS, taps.ROWS
     taps.COLUMNS = taps.ROWS = block

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resized_maps import conv_by_the_formula
 from torch import Tensor
 
 from upernet.fused.gather import add_taps
@@ -28,8 +28,7 @@ def drawn(
 
 
 def by_the_formula(base: Tensor, maps: list[Tensor], weights: list[Tensor], align_corners: bool) -> Tensor:
-    large = [F.interpolate(m, base.shape[2:], mode="bilinear", align_corners=align_corners) for m in maps]
-    return base + F.conv2d(torch.cat(large, 1), torch.cat(weights, 1), padding=1)
+    return base + conv_by_the_formula(maps, torch.cat(weights, 1), base.shape[2:], align_corners)
 
 
 @settings(max_examples=40, deadline=None)

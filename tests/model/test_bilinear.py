@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upernet.model.bilinear import bilinear_matrix, cached_matrix, neighbours, support
+from upernet.model.bilinear import bilinear_matrix, cached_matrix, read_by_taps, support
 
 
 @settings(deadline=None, max_examples=60)
@@ -30,7 +30,7 @@ def test_the_weights_are_those_of_interpolate(size: int, new: int, align_corners
 
 def test_neighbours_of_a_small_line() -> None:
     """Two samples enlarged to four, 1, ¾+¼, ¼+¾, 1: each tap reads the row before, at, and after."""
-    before, own, after = neighbours(bilinear_matrix(2, 4, False, torch.float64))
+    before, own, after = read_by_taps(bilinear_matrix(2, 4, False, torch.float64))
     assert own.tolist() == [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
     assert before.tolist() == [[0, 0], *own.tolist()[:3]]
     assert after.tolist() == [*own.tolist()[1:], [0, 0]]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resized_maps import conv_by_the_formula
 from torch import Tensor
 
 from upernet.config import ModelConfig
@@ -16,12 +16,6 @@ from upernet.model import taps
 from upernet.model.decoder import Decoder, MergingConv
 
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
-
-
-def plain(maps: list[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
-    size = maps[0].shape[2:]
-    same = [F.interpolate(m, size, mode="bilinear", align_corners=align_corners) for m in maps]
-    return F.conv2d(torch.cat(same, dim=1), weight, padding=1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -46,7 +40,7 @@ def test_equal_to_the_formula_forward_and_backward(
 
     maps = [randn(batch, 2, *size), *(randn(batch, c, *own) for own, c in others)]
     weight = randn(channels, sum(m.shape[1] for m in maps), 3, 3)
-    expected = plain(maps, weight, align_corners)
+    expected = conv_by_the_formula(maps, weight, maps[0].shape[2:], align_corners)
     above = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         if always:
@@ -116,5 +110,5 @@ def test_half_precision_under_autocast() -> None:
     out.float().sum().backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
-    exact = plain([m.detach() for m in maps], weight.detach(), False)
+    exact = conv_by_the_formula([m.detach() for m in maps], weight.detach(), maps[0].shape[2:], False)
     torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.02 * exact.abs().max().item())

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from upernet.compare.implementation import Implementation, Trial
+from upernet.compare.peers import refuse_windows
 from upernet.config import ModelConfig
 from upernet.contract import Task
-from upernet.errors import UserError
 from upernet.inference.answers import Answers, order_tasks
 from upernet.inference.views import Network, run_network
 from upernet.model import UPerNet
@@ -108,8 +108,7 @@ def open_plain(folder: Path, trust: Sequence[str], trial: Trial) -> Callable[[],
     Raises:
         UserError: If there are sliding windows.
     """
-    if trial.inference.window is not None:
-        raise UserError("has no sliding windows; it is compared only if the network sees the image whole")
+    refuse_windows(trial.inference)
     network, tasks, _ = load_model(folder, trust)
     network = network.to(trial.image.device)
     names = list(answered(tasks))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from upernet.fused.gather import add_taps
 from upernet.fused.workspace import pieces
-from upernet.model.bilinear import bilinear_matrix, neighbours
+from upernet.model.bilinear import bilinear_matrix, read_by_taps
 from upernet.model.constants import constant
 
 COLUMNS, ROWS = 32, 16
@@ -26,7 +26,7 @@ COLUMNS, ROWS = 32, 16
 
 def shifted_enlarging(out: int, size: int, align_corners: bool) -> Tensor:
     """What each tap of a kernel of three reads of the enlarged map: (out, size, 3) float64, 0 beyond the border."""
-    return neighbours(bilinear_matrix(size, out, align_corners, torch.float64)).permute(1, 2, 0)
+    return read_by_taps(bilinear_matrix(size, out, align_corners, torch.float64)).permute(1, 2, 0)
 
 
 class _Block(NamedTuple):
@@ -125,7 +125,7 @@ class EnlargedConv(nn.Module):
             weight = taps.transpose(1, 2).reshape(-1, taps.shape[1], 1, 1)
             products = F.conv2d(m, weight).chunk(9, dim=1)
             down, across = (
-                neighbours(bilinear_matrix(size, out, self.align_corners, torch.float64)).to(m.device, m.dtype)
+                read_by_taps(bilinear_matrix(size, out, self.align_corners, torch.float64)).to(m.device, m.dtype)
                 for out, size in zip(x.shape[-2:], m.shape[-2:], strict=True)
             )
             left, middle, right = across.transpose(1, 2).unbind()

@@ -50,7 +50,7 @@ def cached_matrix(size: int, new: int, align_corners: bool, device: torch.device
     return torch.from_numpy(_known_matrix(size, new, align_corners)).to(device, non_blocking=True)
 
 
-def neighbours(matrix: Tensor) -> Tensor:
+def read_by_taps(matrix: Tensor) -> Tensor:
     """What the three taps of a convolution read of a resized line that is padded by zeros.
 
     Args:

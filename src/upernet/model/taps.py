@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from upernet.model.bilinear import cached_matrix, neighbours
+from upernet.model.bilinear import cached_matrix, read_by_taps
 
 
 def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
@@ -125,7 +125,7 @@ def _row_of_taps(weight: Tensor, dy: int) -> Tensor:
 def _matrices(f: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, Tensor]:
     """Y (3, H, h), and X (W, w·3) in the order of `_pixels` times `_row_of_taps`: samples, and for each its taps."""
     rows, columns = (
-        neighbours(cached_matrix(before, after, align_corners, f.device).to(f.dtype))
+        read_by_taps(cached_matrix(before, after, align_corners, f.device).to(f.dtype))
         for before, after in zip(f.shape[2:], size, strict=True)
     )
     return rows, columns.permute(1, 2, 0).reshape(size[1], -1)
